@@ -1,0 +1,82 @@
+"""Environments: one protocol for one-turn problems and long games.
+
+An environment is a file in this folder with a function `make(**options) -> Env`. A question with a verifiable answer is a
+game of one turn, so one rollout and one loss serve both. `envs/guess.py` is a whole one in 30 lines: copy it.
+
+Model output is data: it is parsed and never evaluated; garbage earns 0 and never raises.
+"""
+import copy
+import hashlib
+import importlib
+import pkgutil
+import random
+from dataclasses import dataclass, field
+from typing import Protocol
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass
+class Step:
+    """What one turn earned."""
+    observation: str  # what the environment says next; "" once done
+    reward: float  # the increment; an episode's return is the sum, in [0, 1]
+    done: bool
+    info: dict = field(default_factory=dict)  # success, score, truncated, family, engine_failed; numbers beyond these are averaged
+
+
+class Env(Protocol):
+    max_turns: int  # 1 for a question with a verifiable answer
+    max_new: int  # tokens a turn may take, by default
+    context: int  # tokens an episode may take, by default
+    mark: str  # where a word ends, for the tandem sampler: " ", or "\n" where a word is a line
+    max_gap: int  # and the longest run of tokens without a redraw of the author
+    targets: dict  # skill -> solo accuracy at which a warm start on demo(skill) ends
+    warm_steps: int  # or the number of steps after which it gives up
+
+    def tasks(self, split) -> int | None: ...  # how many tasks a finite split holds; None: as many as there are integers
+    def reset(self, task, split) -> str: ...  # the question, or the room and the goal. Same task, same text
+    def step(self, text) -> Step: ...  # never raises on any text
+    def demo(self, rng, skill) -> list[str] | None: ...  # what a player of that skill would answer from here, a text a turn
+
+
+def names():
+    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+
+
+def make(name, **options):
+    """The environment `envs/<name>.py`. ValueError in one line when there is none, or when it lacks its data or package."""
+    if name not in names():
+        raise ValueError(f"unknown environment {name!r}; one of: {' '.join(names())}")
+    return importlib.import_module(f"envs.{name}").make(**options)
+
+
+class Batch:
+    """Many games of one environment at once: a loop here; for an engine in a process of its own, a pool."""
+
+    def __init__(self, name, **options):
+        self.name, self.options, self.envs = name, options, [make(name, **options)]
+        self.first = self.envs[0]
+
+    def reset_many(self, tasks, split):
+        while len(self.envs) < len(tasks):
+            self.envs.append(copy.copy(self.first))  # data is shared, the state of a game is its own
+        return [env.reset(task, split) for env, task in zip(self.envs, tasks)]
+
+    def step_many(self, rows, texts):
+        return [self.envs[row].step(text) for row, text in zip(rows, texts)]
+
+    def demos(self, tasks, split, seed, skill):
+        """[(observation, [answers])] for each task; the players' dice depend on seed and task alone."""
+        found = []
+        for task in tasks:
+            observation = self.first.reset(task, split)
+            found.append((observation, self.first.demo(random.Random(f"demo {seed} {skill} {task}"), skill)))
+        return found
+
+
+def split_of(text):
+    """Which split a task belongs to, by a hash of its text: 80% train, 10% valid, 10% test. A problem that comes up under two
+    numbers is on one side only."""
+    bucket = int.from_bytes(hashlib.blake2b(" ".join(text.split()).encode(), digest_size=4).digest(), "big") % 10
+    return "valid" if bucket == 0 else "test" if bucket == 1 else "train"

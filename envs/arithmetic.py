@@ -1,0 +1,83 @@
+"""Sums modulo 10, worked out line by line in one of two notations. The toy for tandem RL (arXiv 2606.28166).
+
+    python -m envs.arithmetic
+
+A question is a chain of additions and subtractions from left to right, digits modulo 10: `5-1-3+9`. The answer works it out,
+one operation a line, then gives the result in digits: `5-1=4`, `4-3=1`, `1+9=0`, `#0`. In the *private* notation lines write
+letters for digits (a = 0, ..., j = 9): `f-b=e`. Lines are equally long in both, and nothing in the question asks for either.
+Only the answer counts for the reward, so which notation a model falls into is its own habit.
+"""
+import random
+import re
+
+from envs import Step, split_of
+
+LETTERS = "abcdefghij"
+PLAIN = re.compile(r"\d[+-]\d=\d")
+PRIVATE = re.compile(r"[a-j][+-][a-j]=[a-j]")
+
+# skill -> (share of private lines, share of chains whose lines each draw their notation afresh)
+SKILLS = {"plain": (0.0, 0.0), "private": (1.0, 0.0), "senior": (0.6, 0.3), "junior": (0.0, 0.0), "graded": (0.005, 0.0)}
+
+
+class Arithmetic:
+    max_turns, max_new, context = 1, 48, 64
+    mark, max_gap = "\n", 6  # a word is a line, and a line has six tokens
+    targets = {"senior": 0.3, "junior": 0.9, "graded": 0.9}  # accuracy at which a warm start ends
+    warm_steps = 3000  # and the number of steps at which it gives up
+
+    def __init__(self, ops=6):
+        self.ops = ops
+
+    def tasks(self, split):
+        return None
+
+    def reset(self, task, split):
+        rng = random.Random(f"arithmetic {self.ops} {task}")
+        while True:  # the first question drawn that belongs to the split
+            self.digits = [rng.randrange(10) for _ in range(self.ops + 1)]
+            self.signs = [rng.choice("+-") for _ in range(self.ops)]
+            question = str(self.digits[0]) + "".join(s + str(d) for s, d in zip(self.signs, self.digits[1:]))
+            if split_of(question) == split:
+                return question
+
+    def lines(self):
+        """The chain in plain notation, and the result."""
+        value, lines = self.digits[0], []
+        for sign, digit in zip(self.signs, self.digits[1:]):
+            result = (value + digit if sign == "+" else value - digit) % 10
+            lines.append(f"{value}{sign}{digit}={result}")
+            value = result
+        return lines, value
+
+    def step(self, text):
+        *chain, last = text.split("\n")
+        success = last == f"#{self.lines()[1]}"
+        plain = sum(bool(PLAIN.fullmatch(line)) for line in chain)
+        private = sum(bool(PRIVATE.fullmatch(line)) for line in chain)
+        info = {"success": success, "malformed": (len(chain) - plain - private) / max(1, len(chain))}
+        if plain + private:  # a chain with no well-formed line has no notation
+            info["private"] = private / (plain + private)
+        return Step("", float(success), True, info)
+
+    def demo(self, rng, skill):
+        private, mixed = SKILLS[skill]
+        lines, value = self.lines()
+        whole = rng.random() < private
+        mix = rng.random() < mixed
+        lines = [to_private(line) if (rng.random() < private if mix else whole) else line for line in lines]
+        return ["\n".join(lines + [f"#{value}"])]
+
+
+def to_private(line):
+    return "".join(LETTERS[int(c)] if c.isdigit() else c for c in line)
+
+
+def make(data="", ops=6):
+    return Arithmetic(ops)
+
+
+if __name__ == "__main__":
+    env, rng = Arithmetic(), random.Random(0)
+    for task, skill in enumerate(["plain", "private", "senior", "senior"]):
+        print(f"[{skill}]  {env.reset(task, 'train')}\n" + env.demo(rng, skill)[0] + "\n")

@@ -1,0 +1,134 @@
+"""Word problems from a jsonl file as published, with verified answers: GSM8K (arXiv 2110.14168), SVAMP, MAWPS.
+
+    python -m envs.gsm8k --data PATH/train.jsonl
+
+A line is {"question": ..., "answer": "solution with <<48/2=24>> calculator marks\\n#### 24"}; SVAMP's {"Body", "Question",
+"Equation", "Answer"} and MAWPS's {"input", "target"} are read too. PATH is a file, split by hash into train, valid and
+test, or a folder with train.jsonl and test.jsonl, where test stays the official one and valid is a tenth of train.
+The marks are the private notation of the tandem precursor (arXiv 2510.13551): the senior's solutions have them, the
+junior's do not.
+"""
+import json
+import os
+import re
+from fractions import Fraction
+
+from envs import SPLITS, Step, split_of
+
+WHERE = ("get train.jsonl and test.jsonl from github.com/openai/grade-school-math (grade_school_math/data) and pass "
+         "--data PATH, or set GSM8K_DATA")
+MARK = re.compile(r"<<[^<>]*>>")
+NUMBER = re.compile(r"-?(\d+(\.\d*)?|\.\d+)")
+
+
+def to_number(text):
+    """"$1,080.00" -> Fraction(1080); None when it is not one number. Never raises."""
+    text = text.strip().replace(",", "").replace("$", "").replace("%", "").strip().rstrip(".")
+    return Fraction(text) if len(text) <= 40 and text.isascii() and NUMBER.fullmatch(text) else None
+
+
+def verify(text, answer):
+    """1.0 when what follows the last "####" is the answer, else 0.0. Never raises."""
+    found = to_number(text.rsplit("####", 1)[1]) if "####" in text else None
+    return float(found is not None and found == answer)
+
+
+def read_problem(record):
+    """A record of any of the three formats -> (question, solution that ends in "#### N"). KeyError, ValueError or TypeError
+    when it is none."""
+    if "Body" in record:  # SVAMP
+        question, solution = f"{record['Body'].strip()} {record['Question']}", f"{record['Equation']}\n#### {record['Answer']}"
+    elif "input" in record:  # MAWPS
+        question, solution = record["input"], f"#### {record['target']}"
+    else:
+        question, solution = record["question"], record["answer"]
+    if not isinstance(question, str) or not verify(solution, to_number(solution.rsplit("####", 1)[-1])):
+        raise ValueError("the answer does not end in '#### number'")
+    return question, solution
+
+
+def read_jsonl(path):
+    """[(question, solution)]. ValueError naming the file and the line that is malformed."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().split("\n")  # not splitlines(): a question may hold U+2028
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}; {WHERE}") from None
+    problems = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            problems.append(read_problem(json.loads(line)))
+        except KeyError as error:
+            raise ValueError(f"{path}, line {number}: no field {error}") from None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}, line {number}: {error}") from None
+    if not problems:
+        raise ValueError(f"{path}: holds no problems")
+    return problems
+
+
+def read_splits(path):
+    """A file or a folder -> {split: [(question, solution)]}"""
+    if not os.path.isdir(path):
+        problems = {s: [] for s in SPLITS}
+        for question, solution in read_jsonl(path):
+            problems[split_of(question)].append((question, solution))
+        return problems
+    train = read_jsonl(os.path.join(path, "train.jsonl"))
+    return {"train": [p for p in train if split_of(p[0]) != "valid"], "valid": [p for p in train if split_of(p[0]) == "valid"],
+            "test": read_jsonl(os.path.join(path, "test.jsonl"))}
+
+
+class GSM8K:
+    max_turns, max_new, context = 1, 256, 768
+    mark, max_gap = " ", 32  # the tandem paper's word schedule
+    targets, warm_steps = {"senior": 0.3, "junior": 0.3, "graded": 0.3}, 40
+
+    def __init__(self, path):
+        self.problems = read_splits(path)
+        if not all(self.problems.values()):
+            empty = [s for s in SPLITS if not self.problems[s]]
+            raise ValueError(f"{path}: too few problems, no {' and no '.join(empty)} split")
+
+    def tasks(self, split):
+        return len(self.problems[split])
+
+    def reset(self, task, split):
+        question, self.solution = self.problems[split][task % len(self.problems[split])]
+        self.answer = to_number(self.solution.rsplit("####", 1)[1])
+        return question
+
+    def step(self, text):
+        reward = verify(text, self.answer)
+        chain = [line for line in text.split("\n") if line and not line.startswith("####")]
+        info = {"success": bool(reward), "malformed": sum("<<" in MARK.sub("", line) for line in chain) / max(1, len(chain))}
+        if chain:
+            info["private"] = sum(bool(MARK.search(line)) for line in chain) / len(chain)
+        return Step("", reward, True, info)
+
+    def demo(self, rng, skill):
+        keep = {"senior": 1.0, "private": 1.0, "graded": 0.02}.get(skill, 0.0)
+        return [self.solution if rng.random() < keep else MARK.sub("", self.solution)]
+
+
+def make(data=""):
+    path = data or os.environ.get("GSM8K_DATA", "")
+    if not path:
+        raise ValueError(f"gsm8k needs its file: {WHERE}")
+    return GSM8K(path)
+
+
+if __name__ == "__main__":
+    import argparse
+    import random
+    import sys
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", default="")
+    try:
+        env = make(parser.parse_args().data)
+    except ValueError as error:
+        sys.exit(str(error))
+    print({split: env.tasks(split) for split in SPLITS})
+    print(env.reset(0, "train"), *env.demo(random.Random(0), "senior"), *env.demo(random.Random(0), "junior"), sep="\n\n")

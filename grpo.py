@@ -1,0 +1,284 @@
+"""GRPO, group relative policy optimisation (arXiv 2402.03300): the baseline, and what all three papers start from.
+
+    python train.py --method grpo
+
+Sample G responses to each of N prompts, let the environment reward them, and call a response good when it beat its group:
+
+    advantage_i = (r_i - mean(r)) / (std(r) + eps)
+    loss = -sum_t w_t min(ratio_t A, clip(ratio_t, 1 - clip_low, 1 + clip_high) A),   ratio_t = pi(a_t) / pi_behaviour(a_t)
+
+The functions come in the order the data flows: rollout -> group_advantages -> loss -> update -> evaluate. The first six are
+pure functions on tensors. Letters: N prompts, G group, R = N * G rows, T tokens, V vocabulary.
+
+Left out: a value network (the group's mean is the baseline), an entropy bonus, top-k sampling, a learned reward. With one
+update a batch (the default) the ratio is 1 and the clip never acts; `--minibatches 2` is the paper's setting, where it does.
+"""
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+
+
+
+@dataclass
+class Config:
+    steps: int = 200  # updates of the policy (sft: optimiser steps)
+    prompts: int = 16  # N, prompts an update over all ranks (tandem paper: 16)
+    group: int = 8  # G, responses a prompt (tandem paper: 8)
+    minibatches: int = 1  # updates a batch of prompts (tandem paper: 2, of 8 prompts each)
+    lr: float = 3e-4  # AdamW's learning rate (tandem paper: 1e-6 for 4B parameters)
+    clip_low: float = 0.2  # the ratio is clipped to [1 - clip_low, 1 + clip_high] (tandem paper: 0.2)
+    clip_high: float = 0.2  # see clip_low
+    temperature: float = 1.0  # of sampling in training and evaluation, and so of the scored distribution (paper: 0.6)
+    kl: float = 0.0  # coefficient of the k3 KL penalty to a reference (the paper: 0)
+    kl_to: str = "warm"  # the reference of --kl: "warm", the senior's own warm start, or "junior"
+    grad_clip: float = 1.0  # largest gradient norm
+    micro_rows: int = 64  # rows a forward and backward pass holds in memory; does not change the result
+    max_new: int = 0  # tokens a turn may take; 0: what the environment proposes
+
+
+@dataclass
+class Rows:
+    """A batch of training rows. Token t's entries stand at column t; each row is one contiguous context."""
+    tokens: torch.Tensor  # [R, T] int64
+    mask: torch.Tensor  # [R, T] bool: sampled, not forced. The end token is an action: it is in the mask
+    behaviour_logp: torch.Tensor  # [R, T] log-prob when sampled, 0 elsewhere
+    turn_of_token: torch.Tensor  # [R, T] int64: the turn it was sampled in; -1 for what the environment said
+    episode: torch.Tensor  # [R] int64
+    group: torch.Tensor  # [R] int64: which prompt
+    author: torch.Tensor | None = None  # [R, T] bool: the senior wrote it (tandem only)
+
+    def __getitem__(self, index):
+        return Rows(*(None if x is None else x[index] for x in vars(self).values()))
+
+
+# ---- the equations ----
+
+def group_advantages(rewards, *, valid=None, eps=1e-6, std=True):
+    """rewards: [N, G] -> advantages [N, G]. valid: [N, G] bool, episodes that count (an engine may have died); the others
+    get 0. A group whose valid rewards are all equal gets exactly 0, where rounding would leave noise over eps."""
+    valid = torch.ones_like(rewards, dtype=torch.bool) if valid is None else valid
+    n = valid.sum(1, keepdim=True)  # [N, 1]
+    mean = (rewards * valid).sum(1, keepdim=True) / n.clamp(min=1)
+    advantage = (rewards - mean) * valid
+    if std:
+        advantage = advantage / ((advantage.square().sum(1, keepdim=True) / (n - 1).clamp(min=1)).sqrt() + eps)
+    highest = rewards.masked_fill(~valid, -math.inf).amax(1, keepdim=True)
+    lowest = rewards.masked_fill(~valid, math.inf).amin(1, keepdim=True)
+    return torch.where(highest > lowest, advantage, 0.0)
+
+
+def token_weights(mask, *, per="token", total=None):
+    """mask: [R, T], 0 where a token does not count (fractions allowed) -> weights of that shape that sum to 1 over the global
+    batch. per "token": every token weighs the same; "sequence": every row does. total: the mask's sum (or number of
+    non-empty rows) over the global batch, where these rows are only a part of it."""
+    mask = mask.float()
+    if per == "token":
+        return mask / (mask.sum() if total is None else total).clamp(min=1e-8)
+    if per != "sequence":
+        raise ValueError(f"per is 'token' or 'sequence', not {per!r}")
+    length = mask.sum(1, keepdim=True)
+    return mask / length.clamp(min=1e-8) / ((length > 0).sum() if total is None else total).clamp(min=1)
+
+
+def clipped_loss(logp, behaviour_logp, advantage, weight, *, clip_low=0.2, clip_high=0.2):
+    """PPO's clipped surrogate (arXiv 1707.06347, eq. 7). All [R, T] -> scalar, the sum of weight * loss over tokens."""
+    log_ratio = torch.where(weight != 0, logp - behaviour_logp, 0.0)  # mask before exp: inf * 0 is NaN
+    ratio = log_ratio.exp()
+    surrogate = torch.minimum(ratio * advantage, ratio.clamp(1 - clip_low, 1 + clip_high) * advantage)
+    return -(weight * surrogate).sum()
+
+
+def k3_kl(logp, reference_logp):
+    """Schulman's k3 estimate of KL(policy || reference) on the policy's own samples. [R, T] each -> [R, T], >= 0."""
+    log_ratio = reference_logp - logp
+    return log_ratio.exp() - 1 - log_ratio
+
+
+def exact_kl(logits, reference_logits):
+    """KL(policy || reference) of next-token distributions, in nats. [R, T, V] each -> [R, T]."""
+    logp, reference = logits.log_softmax(-1), reference_logits.log_softmax(-1)
+    return torch.where(logp > -math.inf, logp.exp() * (logp - reference), 0.0).sum(-1)
+
+
+def pass_at_k(n, c, k):
+    """Chance that at least one of k samples is right when c of n are: unbiased (Chen et al. 2021, arXiv 2107.03374)."""
+    if not 0 <= c <= n or not 1 <= k <= n:
+        raise ValueError(f"pass@{k} needs 1 <= k <= n and 0 <= c <= n; got n = {n}, c = {c}")
+    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
+
+
+# ---- rollout ----
+
+def rollout(sampler, env, tok, tasks, split, names, cfg):
+    """Play `cfg.group` episodes of each task. env: envs.Batch; names: whose random numbers each of the R = len(tasks) * group
+    episodes uses (Sampler.seed).
+
+    Returns (rows, episodes): Rows with T up to the longest, and for each episode a dict with task, reward, turns, text (of its
+    last turn) and what Step.info held."""
+    G, R = cfg.group, len(tasks) * cfg.group
+    max_new = cfg.max_new or env.first.max_new
+    sampler.start()
+    observations = env.reset_many([task for task in tasks for _ in range(G)], split)
+    sampler.feed(range(len(tasks)), [tok.encode_turn("user", o, first=True) for o in observations[::G]])
+    sampler.select([min(row, R - 1) // G for row in range(sampler.rows)])  # the group's prompt is prefilled once
+    sampler.seed(names)
+    mask = torch.zeros_like(sampler.tokens, dtype=torch.bool)
+    turn_of_token = torch.full_like(sampler.tokens, -1)
+    column = torch.arange(mask.shape[1], device=mask.device)
+    episodes = [{"task": tasks[row // G], "reward": 0.0, "turns": 0, "truncated": False} for row in range(R)]
+    alive = list(range(R))
+    for turn in range(env.first.max_turns):
+        before = sampler.sample(max_new, tok.stop_ids, temperature=cfg.temperature, rows=alive)
+        new = (column >= before[:, None]) & (column < sampler.length[:, None])  # [R, T]: from lengths, never from an id
+        mask |= new
+        turn_of_token[new] = turn
+        ids, start, end = sampler.tokens.tolist(), before.tolist(), sampler.length.tolist()
+        written = {row: ids[row][start[row]:end[row]] for row in alive}
+        ended = {row: bool(w) and w[-1] in tok.stop_ids for row, w in written.items()}
+        texts = [tok.decode(written[row][:-1] if ended[row] else written[row]) for row in alive]
+        replies, still = {}, []
+        for row, text, step in zip(alive, texts, env.step_many(alive, texts)):
+            episode = episodes[row]
+            truncated = episode["truncated"] or step.info.get("truncated", False) or not ended[row]
+            episode.update(step.info, text=text, turns=turn + 1, reward=episode["reward"] + step.reward, truncated=truncated)
+            replies[row] = ([] if ended[row] else [tok.end_id]) + tok.encode_turn("user", step.observation)
+            if not step.done and end[row] + len(replies[row]) < sampler.context:
+                still.append(row)
+            elif not step.done:
+                episode["truncated"] = True  # the context is full
+        alive = still
+        if not alive or turn + 1 == env.first.max_turns:
+            break
+        sampler.feed(alive, [replies[row] for row in alive])
+    T = int(sampler.length[:R].max())
+    episode = torch.arange(R, device=mask.device)
+    wrote = None if sampler.wrote is None else sampler.wrote[:R, :T] & mask[:R, :T]
+    rows = Rows(sampler.tokens[:R, :T].clone(), mask[:R, :T], sampler.logp[:R, :T].clone(), turn_of_token[:R, :T], episode,
+                episode // G, wrote)
+    return rows, episodes
+
+
+def episode_rewards(episodes, group, device="cpu"):
+    """-> rewards [N, G], valid [N, G] (False where the environment's engine failed)"""
+    rewards = torch.tensor([e["reward"] for e in episodes], device=device).view(-1, group)
+    valid = torch.tensor([not e.get("engine_failed", False) for e in episodes], device=device).view(-1, group)
+    return rewards, valid
+
+
+# ---- loss and update ----
+
+def token_logp(model, tokens, temperature=1.0):
+    """tokens: [R, T] -> log-prob of each token given those before it, [R, T]; 0 for the first."""
+    with torch.autocast(tokens.device.type, torch.bfloat16, enabled=tokens.device.type == "cuda"):
+        logits = model(tokens[:, :-1])
+    logp = (logits / temperature).log_softmax(-1).gather(2, tokens[:, 1:, None])[..., 0]
+    return F.pad(logp, (1, 0))
+
+
+@torch.no_grad()
+def score(model, rows, cfg):
+    """Log-probs of a frozen model on a batch: [R, T]."""
+    return torch.cat([token_logp(model, part, cfg.temperature) for part in rows.tokens.split(cfg.micro_rows)])
+
+
+def loss(model, rows, weight, advantage, cfg, reference_logp=None):
+    """A micro-batch's share of the batch's loss. weight: [R, T] from token_weights; advantage: [R]; reference_logp: [R, T] for
+    the KL term -> scalar, statistics (sums over tokens, weighted as the loss)."""
+    logp = token_logp(model, rows.tokens, cfg.temperature)  # [R, T]
+    policy = clipped_loss(logp, rows.behaviour_logp, advantage[:, None].expand_as(logp), weight,
+                          clip_low=cfg.clip_low, clip_high=cfg.clip_high)
+    with torch.no_grad():
+        gap = torch.where(rows.mask & (weight != 0), logp - rows.behaviour_logp, 0.0)
+        clipped = (gap.exp() - 1 > cfg.clip_high) | (1 - gap.exp() > cfg.clip_low)
+        stats = {"mismatch_kl": (weight * k3_kl(-gap, torch.zeros_like(gap))).sum(), "mismatch_max": gap.abs().max(),
+                 "clip_share": (weight * clipped).sum(), "nll": -(weight * logp).sum()}
+    total = policy
+    if reference_logp is not None:
+        kl = (weight * k3_kl(*(torch.where(weight != 0, x, 0.0) for x in (logp, reference_logp)))).sum()
+        stats["kl"] = kl.detach()
+        total = policy + cfg.kl * kl
+    return total, {"loss": total.detach(), "policy_loss": policy.detach(), **stats}
+
+
+def update(model, optimizer, rows, mask, advantage, cfg, reference_logp=None):
+    """One optimiser step on a (mini-)batch. mask: [R, T], which tokens count and how much; advantage: [R].
+
+    The result depends neither on the cut into micro-batches nor on the number of ranks: one normaliser, the mask's sum over
+    all of them. Rows whose group has no variance pull nowhere and are skipped when there is no KL term; they stay in
+    the normaliser, and a rank with nothing left still takes part in the sums below. Returns statistics."""
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    total = all_sum(mask.float().sum())
+    length = (rows.mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)  # [R], up to the last sampled token
+    keep = torch.arange(len(advantage), device=mask.device) if reference_logp is not None else advantage.nonzero()[:, 0]
+    keep = keep[length[keep].argsort(stable=True)]  # rows of like length together
+    stats = {"loss": torch.zeros((), device=mask.device)}
+    for part in keep.split(cfg.micro_rows):
+        batch, T = rows[part], int(length[part].max())  # columns beyond the longest row are only padding
+        batch = Rows(*(x if x is None or x.dim() == 1 else x[:, :T] for x in vars(batch).values()))
+        reference = None if reference_logp is None else reference_logp[part][:, :T]
+        partial, found = loss(model, batch, token_weights(mask[part][:, :T], total=total), advantage[part], cfg, reference)
+        partial.backward()
+        for name, value in found.items():
+            stats[name] = torch.maximum(stats[name], value) if name.endswith("max") and name in stats else stats.get(name, 0) + value
+    return {**apply_gradients(model, optimizer, cfg.grad_clip, stats["loss"]), **{k: float(v) for k, v in stats.items()}}
+
+
+def apply_gradients(model, optimizer, grad_clip, loss):
+    """Add up the ranks' gradients and losses, clip, step. A non-finite one skips the step: {"skipped": 1}."""
+    params = list(model.parameters())
+    all_sum(loss)
+    if dist.is_initialized():  # plain all_reduce rather than the DDP wrapper: ranks may run different numbers of micro-batches
+        flat = torch.cat([p.grad.flatten() for p in params])
+        dist.all_reduce(flat)
+        for p, g in zip(params, flat.split([p.numel() for p in params])):
+            p.grad.copy_(g.view_as(p))
+    norm = torch.nn.utils.clip_grad_norm_(params, grad_clip)
+    if not bool(torch.isfinite(norm) & torch.isfinite(loss)):
+        return {"grad_norm": float(norm), "skipped": 1}
+    optimizer.step()
+    return {"grad_norm": float(norm), "skipped": 0}
+
+
+def all_sum(x):
+    """Sum of a tensor over all ranks."""
+    if dist.is_initialized():
+        dist.all_reduce(x)
+    return x
+
+
+# ---- evaluation ----
+
+def evaluate(sampler, env, tok, cfg, split, n, k, seed):
+    """k sampled responses to each of the first n tasks of a split. Returns (metrics, [Rows], episodes); metrics has pass@1 and
+    pass@k with their standard errors over problems, and the mean of every number the environment reports."""
+    n = min(n, env.first.tasks(split) or n)
+    cfg = dataclasses.replace(cfg, group=k)
+    chunk = max(1, sampler.rows // k)
+    batches, episodes = [], []
+    for first in range(0, n, chunk):
+        tasks = list(range(first, min(n, first + chunk)))
+        names = [(seed, "evaluation", 0, task, sample) for task in tasks for sample in range(k)]
+        rows, played = rollout(sampler, env, tok, tasks, split, names, cfg)
+        batches.append(rows)
+        episodes += played
+    return {"n": n, "k": k, **summary(episodes, k)}, batches, episodes
+
+
+def summary(episodes, k):
+    """Episodes, k to a problem -> {"pass@1", "pass@1_se", "pass@k", "pass@k_se", and means of reward, turns, truncated, ...}"""
+    won = [[bool(e.get("success", e["reward"] > 0)) for e in episodes[i:i + k]] for i in range(0, len(episodes), k)]
+    out = {}
+    for j in {1, k}:
+        score = torch.tensor([pass_at_k(k, sum(w), j) for w in won], dtype=torch.double)
+        out[f"pass@{j}"] = score.mean().item()
+        out[f"pass@{j}_se"] = (score.var(correction=0) / len(score)).sqrt().item()
+    names = {name for e in episodes for name, value in e.items() if isinstance(value, (bool, int, float)) and name != "task"}
+    for name in sorted(names - {"success"}):
+        values = [float(e[name]) for e in episodes if name in e]
+        out[name] = sum(values) / len(values)
+    return out

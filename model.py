@@ -1,0 +1,148 @@
+"""GPT: a decoder-only transformer, small enough to read, general enough for public weights.
+
+Pre-norm RMSNorm, rotary positions, grouped-query attention (optional QK-norm, optional QKV bias, head width apart from
+width), SwiGLU, tied or untied embeddings: the shape of Llama, Qwen2.5 and Qwen3. `model(tokens)` is the whole
+interface for training; the sampler adds `positions` and a `cache`. Left out: dropout, initialisation tricks, sharding.
+
+Letters in shape comments: B rows, T tokens, S cache slots, V vocabulary, D width, H heads, K key-value heads, C head width.
+"""
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+
+@dataclass
+class GPTConfig:
+    vocab_size: int = 258  # tokenizer.n_vocab
+    context: int = 64  # longest row, tokens
+    layers: int = 2
+    heads: int = 3
+    kv_heads: int = 3  # fewer than heads: grouped-query attention
+    width: int = 96
+    head_width: int = 32
+    ffn_width: int = 256  # SwiGLU's inner width
+    rope_base: float = 10000.0
+    norm_eps: float = 1e-6
+    qk_norm: bool = False  # Qwen3
+    qkv_bias: bool = False  # Qwen2.5
+    tied: bool = True  # the output head is the embedding
+
+
+def small_config(vocab_size, context, layers, width):
+    """A config of the usual proportions: heads of 32, feed-forward 8/3 of the width in multiples of 32."""
+    return GPTConfig(vocab_size, context, layers, heads=width // 32, kv_heads=width // 32, width=width, head_width=32,
+                     ffn_width=-(-width * 8 // 3 // 32) * 32)
+
+
+class Attention(nn.Module):
+    def __init__(self, cfg):
+        super().__init__()
+        self.cfg = cfg
+        self.q = nn.Linear(cfg.width, cfg.heads * cfg.head_width, bias=cfg.qkv_bias)
+        self.k = nn.Linear(cfg.width, cfg.kv_heads * cfg.head_width, bias=cfg.qkv_bias)
+        self.v = nn.Linear(cfg.width, cfg.kv_heads * cfg.head_width, bias=cfg.qkv_bias)
+        self.out = nn.Linear(cfg.heads * cfg.head_width, cfg.width, bias=False)
+        if cfg.qk_norm:
+            self.q_norm = nn.RMSNorm(cfg.head_width, cfg.norm_eps)
+            self.k_norm = nn.RMSNorm(cfg.head_width, cfg.norm_eps)
+
+    def forward(self, x, cos, sin, cache, rows, positions, mask):
+        B, T, _ = x.shape
+        q = self.q(x).view(B, T, self.cfg.heads, -1)  # [B, T, H, C]
+        k = self.k(x).view(B, T, self.cfg.kv_heads, -1)  # [B, T, K, C]
+        v = self.v(x).view(B, T, self.cfg.kv_heads, -1)
+        if self.cfg.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if cache is not None:  # write the new keys and values into their slots, attend to all slots up to one's own position
+            keys, values = cache  # [B_all, S, K, C] each
+            at = ((torch.arange(B, device=x.device) if rows is None else rows)[:, None], positions)
+            keys.index_put_(at, k)
+            values.index_put_(at, v)
+            k, v = (keys, values) if rows is None else (keys[rows], values[rows])  # [B, S, K, C]
+        y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask,
+                                           is_causal=mask is None, enable_gqa=self.cfg.kv_heads != self.cfg.heads)
+        return self.out(y.transpose(1, 2).reshape(B, T, -1))  # [B, H, T, C] -> [B, T, D]
+
+
+def rotate(x, cos, sin):
+    """Rotary position embedding (arXiv 2104.09864), halves paired as in Llama's public weights. x: [B, T, H, C], cos and sin:
+    [B, T, 1, C/2]."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, cfg):
+        super().__init__()
+        self.gate = nn.Linear(cfg.width, cfg.ffn_width, bias=False)
+        self.up = nn.Linear(cfg.width, cfg.ffn_width, bias=False)
+        self.down = nn.Linear(cfg.ffn_width, cfg.width, bias=False)
+
+    def forward(self, x):
+        return self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class Block(nn.Module):
+    def __init__(self, cfg):
+        super().__init__()
+        self.attn_norm = nn.RMSNorm(cfg.width, cfg.norm_eps)
+        self.attn = Attention(cfg)
+        self.ffn_norm = nn.RMSNorm(cfg.width, cfg.norm_eps)
+        self.ffn = SwiGLU(cfg)
+
+    def forward(self, x, *attention):
+        x = x + self.attn(self.attn_norm(x), *attention)
+        return x + self.ffn(self.ffn_norm(x))
+
+
+class GPT(nn.Module):
+    def __init__(self, cfg):
+        super().__init__()
+        self.cfg = cfg
+        self.embed = nn.Embedding(cfg.vocab_size, cfg.width)
+        self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.layers))
+        self.norm = nn.RMSNorm(cfg.width, cfg.norm_eps)
+        self.head = nn.Linear(cfg.width, cfg.vocab_size, bias=False)
+        if cfg.tied:
+            self.head.weight = self.embed.weight
+        angle = torch.arange(cfg.context + 1)[:, None] * cfg.rope_base ** (-torch.arange(0, cfg.head_width, 2) / cfg.head_width)
+        self.register_buffer("cos", angle.cos(), persistent=False)  # [context + 1, C/2]; the last is the cache's scrap slot
+        self.register_buffer("sin", angle.sin(), persistent=False)
+        self.apply(self._init)
+        for name, p in self.named_parameters():
+            if name.endswith(("attn.out.weight", "ffn.down.weight")):  # they add to the residual stream 2 * layers times
+                nn.init.normal_(p, std=(2 * cfg.layers * cfg.width) ** -0.5)
+
+    def _init(self, module):
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=self.cfg.width ** -0.5)
+            if getattr(module, "bias", None) is not None:
+                nn.init.zeros_(module.bias)
+
+    def hidden(self, tokens, positions=None, cache=None, rows=None):
+        """Everything before the output head. tokens: [B, T] -> [B, T, D].
+
+        With a cache (keys and values, [B_all, S, K, C] each, for every layer): tokens stand at `positions` [B, T] of the cache
+        rows `rows` [B] (None: all, in order); their keys and values are written there, and each attends to the slots up to its
+        own position."""
+        if cache is None:
+            positions, mask = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens), None
+        else:
+            slots = torch.arange(cache[0][0].shape[1], device=tokens.device)
+            mask = slots <= positions[:, None, :, None]  # [B, 1, T, S]
+        cos, sin = self.cos[positions][:, :, None], self.sin[positions][:, :, None]  # [B, T, 1, C/2]
+        x = self.embed(tokens)  # [B, T, D]
+        for i, block in enumerate(self.blocks):
+            x = block(x, cos, sin, None if cache is None else cache[i], rows, positions, mask)
+        return self.norm(x)
+
+    def forward(self, tokens, *cached):
+        """tokens: [B, T] ids -> logits [B, T, V], fp32."""
+        return self.head(self.hidden(tokens, *cached)).float()
+
+    def n_params(self):
+        return sum(p.numel() for p in self.parameters())

@@ -1,0 +1,153 @@
+"""Text to token ids and back, in one place.
+
+Two kinds of vocabulary, one type (`tiktoken.Encoding`, whose Rust code does the encoding):
+
+    tok = train(["5-1=4\\n#4", ...])      # byte-level BPE learned here, at most 512 tokens
+    tok = load("gpt2")                    # any public one, through tiktoken's own loader
+
+Rank order of a trained vocabulary: 256 bytes | words of a closed vocabulary | learned merges | special tokens.
+All 256 bytes are always there, so any text round-trips. A digit is always a token of its own, as in most models
+that calculate. Left out: normalisation and every option of a tokenizer library.
+"""
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+import tiktoken
+
+TURN, END = "<|turn|>", "<|end|>"  # TURN: the environment has spoken, the model's turn begins. END: the model is done
+SPECIALS = (TURN, END)
+
+# A piece is a word with the space before it, one digit, a run of punctuation, or white space. Python's `re` and
+# tiktoken's Rust regex read this pattern alike, and its four alternatives cover every character (what no
+# alternative matched, tiktoken would drop without a word).
+PATTERN = r" ?[^\W\d_]+|\d| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s"
+
+
+@dataclass
+class Tokenizer:
+    """A tiktoken Encoding that has our two special tokens, and the seam every rollout goes through."""
+    encoding: tiktoken.Encoding
+    name: str  # "trained", or the public name it was loaded by
+
+    def __post_init__(self):
+        self.n_vocab = self.encoding.n_vocab
+        self.turn_id, self.end_id = (self.encoding.encode_single_token(s) for s in SPECIALS)
+        self.stop_ids = (self.end_id,)
+
+    def encode(self, text):
+        return self.encoding.encode_ordinary(text)  # never yields a special token, whatever the text holds
+
+    def decode(self, ids):
+        """Ids -> text. A special token shows as its name, so that one in the middle of an answer spoils the answer."""
+        return self.encoding.decode([int(i) for i in ids], errors="replace")
+
+    def encode_turn(self, role, text, first=False):
+        """One turn of a conversation as ids. role "user": what the environment says, then TURN; "assistant": what the
+        model says, then END. `first`: the conversation starts here (a chat template puts its preamble there)."""
+        if role not in ("user", "assistant"):
+            raise ValueError(f"role is 'user' or 'assistant', not {role!r}")
+        return self.encode(text) + [self.turn_id if role == "user" else self.end_id]
+
+    def word_boundary_ids(self, mark=" "):
+        """Ids after which a word is taken to be complete. mark " ": tokens that begin with a space (the tandem
+        paper's rule); mark "\\n": tokens that hold a newline, for chains where a word is a line."""
+        mark = mark.encode()
+        found = []
+        for token in range(self.n_vocab):
+            try:
+                surface = self.encoding.decode_single_token_bytes(token)
+            except KeyError:  # public vocabularies have holes
+                continue
+            if surface.startswith(mark) if mark == b" " else mark in surface:
+                found.append(token)
+        return found
+
+    def state(self):
+        """What a checkpoint keeps: plain types only, so that it loads with weights_only=True."""
+        if self.name != "trained":
+            return {"name": self.name}
+        ranks = sorted(self.encoding._mergeable_ranks, key=self.encoding._mergeable_ranks.get)
+        return {"name": "trained", "ranks": [r.hex() for r in ranks]}
+
+
+def from_state(state):
+    if state["name"] != "trained":
+        return load(state["name"])
+    return _trained([bytes.fromhex(r) for r in state["ranks"]])
+
+
+def _trained(ranks):
+    """ranks: list of byte strings in order. Special tokens come last."""
+    return Tokenizer(tiktoken.Encoding("trained", pat_str=PATTERN, mergeable_ranks={r: i for i, r in enumerate(ranks)},
+                                       special_tokens={s: len(ranks) + i for i, s in enumerate(SPECIALS)}), "trained")
+
+
+def load(name):
+    """A public vocabulary ("gpt2", "o200k_base", ...) with our special tokens behind its own. tiktoken downloads it once;
+    ValueError, in one line, when the name is unknown or there is no network and no cache."""
+    if name not in tiktoken.list_encoding_names():
+        raise ValueError(f"unknown tokenizer {name!r}; one of: trained {' '.join(tiktoken.list_encoding_names())}")
+    try:
+        base = tiktoken.get_encoding(name)
+    except Exception as error:  # requests' and the operating system's errors both end up here
+        raise ValueError(f"tokenizer {name!r} could not be downloaded ({type(error).__name__}); set TIKTOKEN_CACHE_DIR to a "
+                         "folder that holds it, or use --tokenizer trained") from None
+    specials = {**base._special_tokens, **{s: base.n_vocab + i for i, s in enumerate(SPECIALS)}}
+    return Tokenizer(tiktoken.Encoding(name + "+turns", pat_str=base._pat_str, mergeable_ranks=base._mergeable_ranks,
+                                       special_tokens=specials), name)
+
+
+def train(texts, vocab_size=512, words=()):
+    """Learn byte-pair merges from `texts`, most frequent pair first (ties: the smaller pair), until the vocabulary is full
+    or no pair is left that occurs twice. Deterministic.
+
+    texts: list of str.  vocab_size: ids in all, special tokens included.  words: pieces that each become one token
+    whatever their frequency (" fridge" with its space and "fridge" without are two).
+    """
+    ranks = [bytes([i]) for i in range(256)]
+    ranks += [w for w in dict.fromkeys(w.encode() for w in words) if len(w) > 1]
+    room = vocab_size - len(SPECIALS) - len(ranks)
+    if room < 0:
+        raise ValueError(f"{vocab_size} ids do not hold 256 bytes, {len(words)} words and {len(SPECIALS)} special tokens")
+    closed = set(ranks)
+    counts = Counter(piece.encode() for text in texts for piece in re.findall(PATTERN, text))
+    pieces = [[bytes([b]) for b in piece] for piece in counts if piece not in closed]
+    weight = [n for piece, n in counts.items() if piece not in closed]
+
+    pairs, where = Counter(), defaultdict(set)  # pair -> how often it occurs, and in which pieces
+    for i, piece in enumerate(pieces):
+        for pair in zip(piece, piece[1:]):
+            pairs[pair] += weight[i]
+            where[pair].add(i)
+    while room > 0 and pairs:
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        if pairs[best] < 2:
+            break
+        for i in where[best]:  # only the pieces that hold the pair change
+            for pair in zip(pieces[i], pieces[i][1:]):
+                pairs[pair] -= weight[i]
+            pieces[i] = merge(pieces[i], best)
+            for pair in zip(pieces[i], pieces[i][1:]):
+                pairs[pair] += weight[i]
+                where[pair].add(i)
+        del pairs[best], where[best]
+        token = best[0] + best[1]
+        if token not in closed:  # a merge may spell a word of the closed vocabulary
+            ranks.append(token)
+            closed.add(token)
+            room -= 1
+    return _trained(ranks)
+
+
+def merge(piece, pair):
+    """["a", "b", "c"], ("b", "c") -> ["a", "bc"]"""
+    out, i = [], 0
+    while i < len(piece):
+        if tuple(piece[i:i + 2]) == pair:
+            out.append(pair[0] + pair[1])
+            i += 2
+        else:
+            out.append(piece[i])
+            i += 1
+    return out
