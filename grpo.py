@@ -282,3 +282,12 @@ def summary(episodes, k):
         values = [float(e[name]) for e in episodes if name in e]
         out[name] = sum(values) / len(values)
     return out
+
+
+def worst_family(episodes, least=0.1):
+    """Success rate of the family of episodes (Step.info's) that does worst, of those that hold a share of at least `least`;
+    without families, of all."""
+    families = {}
+    for e in episodes:
+        families.setdefault(e.get("family"), []).append(bool(e.get("success", e["reward"] > 0)))
+    return min(sum(won) / len(won) for won in families.values() if len(won) >= least * len(episodes))

@@ -70,9 +70,9 @@ class Attention(nn.Module):
 
 def rotate(x, cos, sin):
     """Rotary position embedding (arXiv 2104.09864), halves paired as in Llama's public weights. x: [B, T, H, C], cos and sin:
-    [B, T, 1, C/2]."""
+    [B, T, 1, C/2], always fp32."""
     a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).type_as(x)
 
 
 class SwiGLU(nn.Module):

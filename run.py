@@ -39,7 +39,8 @@ class Config:
     save_every: int = 20  # updates between checkpoints
     eval_every: int = 25  # updates between evaluations on valid problems
     eval_problems: int = 128  # valid problems of such an evaluation, one chain each
-    test_problems: int = 512  # test problems of the final table (handoff: half as many)
+    final_split: str = "test"  # problems of the final table: test, or valid while something is being tuned
+    test_problems: int = 512  # problems of the final table (handoff: half as many)
     test_chains: int = 4  # chains a problem in the final table; pass@1 and pass@this are reported
 
 
@@ -101,7 +102,7 @@ def resume_values(out, given, values):
 def open_folder(out, values):
     """Make the folder and write config.json; refuse one that holds anything else."""
     try:
-        if os.path.isdir(out) and os.listdir(out):
+        if os.path.isdir(out) and [n for n in os.listdir(out) if not n.endswith(".tmp")]:
             if os.path.exists(os.path.join(out, "config.json")):
                 raise Stop(f"{out} holds a run already; add --resume to continue it, or choose another --out")
             raise Stop(f"{out} is not empty and holds no run; choose another --out")

@@ -11,6 +11,7 @@ The draw is an inverse CDF on one uniform a token, hashed from (row key, tokens 
 neighbours do not change a row's luck. Left out on purpose: top-k and top-p, which would make the sampled distribution
 differ from the scored one.
 """
+import copy
 import hashlib
 
 import torch
@@ -50,16 +51,25 @@ def empty_cache(cfg, rows, device, dtype):
     return [tuple(torch.zeros(shape, device=device, dtype=dtype) for _ in "kv") for _ in range(cfg.layers)]
 
 
+def copy_as(model, dtype):
+    """A copy with parameters of another dtype; the rotary tables stay fp32."""
+    model = copy.deepcopy(model)
+    for p in model.parameters():
+        p.data = p.data.to(dtype)
+    return model
+
+
 class Sampler:
     """B rows that grow side by side. `models` holds one model; TandemSampler adds the junior.
 
     tokens [B, S+1] int64, length [B], logp [B, S+1] (behaviour log-prob of each sampled token, else 0), count [B] (tokens sampled
     so far in the episode), finished [B]."""
 
-    def __init__(self, model, rows, *, compile=False, junior=None):
-        self.models = [model] if junior is None else [model, junior]
-        weight = model.embed.weight
-        device, self.context, self.rows = weight.device, model.cfg.context, rows
+    def __init__(self, model, rows, *, compile=False, dtype=torch.float32, junior=None):
+        """dtype: of weights and cache. Other than fp32, the sampler holds copies of the models and refreshes them at start()."""
+        self.sources = [model] if junior is None else [model, junior]
+        self.models = self.sources if dtype == torch.float32 else [copy_as(m, dtype) for m in self.sources]
+        device, self.context, self.rows = model.embed.weight.device, model.cfg.context, rows
         self.caches = [empty_cache(m.cfg, rows, device, m.embed.weight.dtype) for m in self.models]
         long = dict(dtype=torch.long, device=device)
         self.tokens = torch.zeros(rows, self.context + 1, **long)
@@ -100,8 +110,13 @@ class Sampler:
 
     # ---- the host's side ----
 
+    @torch.no_grad()
     def start(self):
-        """Empty all rows."""
+        """Empty all rows; from here on the models are what they are now."""
+        for model, source in zip(self.models, self.sources):
+            if model is not source:
+                for copied, p in zip(model.parameters(), source.parameters()):
+                    copied.copy_(p)
         for state in self.per_row:
             state.zero_()
 

@@ -45,8 +45,8 @@ class TandemSampler(Sampler):
     """Both models' steps and the author's draw in one graph. Adds, for each token: wrote [B, S+1] (by the senior), opens [B, S+1]
     (the author was drawn before it), junior_logp [B, S+1]. `logp` is the senior's, whoever wrote the token."""
 
-    def __init__(self, senior, junior, rows, *, compile=False):
-        super().__init__(senior, rows, compile=compile, junior=junior)
+    def __init__(self, senior, junior, rows, *, compile=False, dtype=torch.float32):
+        super().__init__(senior, rows, compile=compile, dtype=dtype, junior=junior)
         device = self.tokens.device
         self.author, self.fresh = (torch.ones(rows, dtype=torch.bool, device=device) for _ in range(2))
         self.since, self.author_key = (torch.zeros(rows, dtype=torch.long, device=device) for _ in range(2))
@@ -138,10 +138,10 @@ def follow(senior, junior, batches, temperature=1.0, micro_rows=128):
         lengths.append(mask.sum(1))
         for name, value in (("legibility", -others), ("log_ratio", own - others), ("kl", grpo.exact_kl(*logits))):
             chains[name].append((value * mask).sum(1))
-    length = torch.cat(lengths).double()
+    length = torch.cat(lengths).cpu().double()
     out = {}
     for name, sums in chains.items():  # a ratio of sums; its standard error by linearisation
-        total = torch.cat(sums).double()
+        total = torch.cat(sums).cpu().double()
         mean = total.sum() / length.sum()
         out[name] = (mean.item(), ((total - mean * length).square().sum().sqrt() / length.sum()).item())
     return out
@@ -165,5 +165,5 @@ def evaluate(solo, team, env, tok, cfg, tandem, split, n, k, seed):
     for j in sorted({1, k}):
         (a, da), (b, db) = out[f"step handoff pass@{j}"], out[f"solo pass@{j}"]
         out[f"retention@{j}"] = (a / b, a / b * math.hypot(da / a, db / b)) if a and b else (0.0, 0.0)
-    out.update(follow(team.models[0], team.models[1], batches, cfg.temperature))
+    out.update(follow(team.sources[0], team.sources[1], batches, cfg.temperature))
     return out

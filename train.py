@@ -87,6 +87,8 @@ def check(v):
         raise run.Stop(f"--kl-to is warm or junior, not {v['kl_to']!r}")
     if v["kl"] and v["kl_to"] == "junior" and v["method"] == "grpo" and not v["junior"]:
         raise run.Stop("--kl-to junior needs --junior (auto makes one)")
+    if v["final_split"] not in ("valid", "test"):
+        raise run.Stop(f"--final-split is test or valid, not {v['final_split']!r}")
     for name in ("width", "junior_width"):
         if v[name] % 32 or v[name] < 32:
             raise run.Stop(f"--{name.replace('_', '-')} is a multiple of 32")
@@ -157,7 +159,7 @@ def open_models(v, env, options, device, rank):
             raise run.Stop(f"{path} has a context of {models[role].cfg.context} tokens, too short for {v['env']}")
         if rank == 0 and "target" in state:
             short = "" if state["accuracy"] >= state["target"] else f": it did NOT reach {state['target']}, expect little"
-            print(f"{role}: {models[role].n_params():,} parameters, solo {state['accuracy']:.2f} after {state['steps']} steps{short}")
+            print(f"{role}: {models[role].n_params():,} parameters, solo {state['solo']:.2f} after {state['steps']} steps{short}")
     if "senior" not in models:
         torch.manual_seed(v["seed"])
         models["senior"] = GPT(small_config(tok.n_vocab, context, v["layers"], v["width"])).to(device)
@@ -249,8 +251,9 @@ def train(argv):
     optimizer = sft.make_optimizer(model, settings) if v["method"] == "sft" else torch.optim.AdamW(
         model.parameters(), lr=cfg.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=device.startswith("cuda"))
     compiled = run.choose_compile(v["compile"], device, cfg.steps * env.first.max_turns * (cfg.max_new or env.first.max_new))
-    solo = Sampler(model, rows, compile=compiled)
-    both = tandem.TandemSampler(model, junior, rows, compile=compiled) if junior is not None else None
+    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32  # of the sampler; the trained weights are fp32
+    solo = Sampler(model, rows, compile=compiled, dtype=dtype)
+    both = tandem.TandemSampler(model, junior, rows, compile=compiled, dtype=dtype) if junior is not None else None
     first, skipped = 0, 0
     state = run.load_last(v["out"]) if resumed else None
     if state is not None:
@@ -324,14 +327,14 @@ def write_samples(out, step, env, episodes):
 
 
 def final_table(v, cfg, team, env, tok, model, warm, solo, both, seconds):
-    """Every metric before and after, on test problems nobody has looked at. Also written to result.json."""
+    """Every metric before and after, on problems nobody has looked at. Also written to result.json."""
     trained, columns = {k: x.clone() for k, x in model.state_dict().items()}, {}
     for name, weights in (("before", warm), ("after", trained)):
         model.load_state_dict(weights)
-        columns[name] = tandem.evaluate(solo, both, env, tok, cfg, team, "test", v["test_problems"], v["test_chains"], v["seed"])
-    n = min(v["test_problems"], env.first.tasks("test") or v["test_problems"])
+        columns[name] = tandem.evaluate(solo, both, env, tok, cfg, team, v["final_split"], v["test_problems"], v["test_chains"], v["seed"])
+    n = min(v["test_problems"], env.first.tasks(v["final_split"]) or v["test_problems"])
     run.write(os.path.join(v["out"], "result.json"), json.dumps({"n": n, "chains": v["test_chains"], "seconds": seconds, **columns}, indent=1))
-    print(f"\n{n} test problems x {v['test_chains']} chains (handoff: {max(1, n // 2)} problems), temperature {cfg.temperature:g}, 95% intervals")
+    print(f"\n{n} {v['final_split']} problems x {v['test_chains']} chains (handoff: {max(1, n // 2)} problems), temperature {cfg.temperature:g}, 95% intervals")
     print(f"{'':24}{'before':>18}{'after':>18}")
     for name in columns["after"]:
         print(f"{name:24}" + "".join(f"{cell(columns[c].get(name), n if 'hand' not in name else n // 2):>18}" for c in columns))

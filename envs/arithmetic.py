@@ -23,7 +23,7 @@ SKILLS = {"plain": (0.0, 0.0), "private": (1.0, 0.0), "senior": (0.6, 0.3), "jun
 class Arithmetic:
     max_turns, max_new, context = 1, 48, 64
     mark, max_gap = "\n", 6  # a word is a line, and a line has six tokens
-    targets = {"senior": 0.3, "junior": 0.9, "graded": 0.9}  # accuracy at which a warm start ends
+    targets = {"senior": 0.3, "junior": 0.9, "graded": 0.9}  # accuracy, in each notation that it uses, at which a warm start ends
     warm_steps = 3000  # and the number of steps at which it gives up
 
     def __init__(self, ops=6):
@@ -58,6 +58,7 @@ class Arithmetic:
         info = {"success": success, "malformed": (len(chain) - plain - private) / max(1, len(chain))}
         if plain + private:  # a chain with no well-formed line has no notation
             info["private"] = private / (plain + private)
+            info["family"] = "private" if private > plain else "plain"
         return Step("", float(success), True, info)
 
     def demo(self, rng, skill):

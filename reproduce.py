@@ -1,0 +1,218 @@
+"""Every arm of a paper's claim over several seeds -> a table with intervals, and a figure.
+
+    python reproduce.py tandem --tune        # the learning rates and KL weights, on valid problems of another seed
+    python reproduce.py tandem --seeds 3     # restarts where it stopped; writes out/reproduce/tandem/{results.json,table.md,tandem.png}
+
+An arm is one `train.py` command. Seeds are paired: with the seed come the warm starts, the tasks and the random numbers, so the
+difference of two arms is taken within a seed. "better" is reproduced when the 95% t-interval of the paired difference excludes
+zero; "as good as" when it lies within 2 points; else the verdict is unclear.
+"""
+import argparse
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+ARMS = {  # name -> options of train.py, {kl} filled in from the tuning
+    "GRPO": "--method grpo",
+    "GRPO, 2G": "--method grpo --group 16",
+    "GRPO + KL to warm senior": "--method grpo --kl-to warm",
+    "GRPO + KL to junior": "--method grpo --kl-to junior",
+    "tandem p = .5": "--method tandem",
+    "tandem p = .75": "--method tandem --p 0.75",
+    "tandem by token": "--method tandem --schedule token",
+}
+GRID = {"lr": (1.5e-4, 3e-4, 6e-4), "kl": (0.05, 0.2)}  # the same for every arm (kl: for those that have one)
+TUNED = {}
+CONDITIONS = {"plain": "junior", "graded": "graded"}  # what the junior has seen -> --junior-skill
+COLUMNS = {"solo pass@1": "solo", "solo pass@4": "solo @4", "step handoff pass@1": "step handoff", "step handoff pass@4": "step @4",
+           "word handoff pass@1": "word handoff", "retention@1": "retention", "legibility": "legibility", "log_ratio": "log ratio",
+           "kl": "exact KL", "private": "private"}
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # by number of seeds
+
+
+def command(arm, seed, condition, out, settings, more=()):
+    """The train.py command of one cell."""
+    options = [f"--{k}={x}" for k, x in settings.items()]
+    return [sys.executable, "train.py", *ARMS[arm].split(), "--junior=auto", f"--junior-skill={CONDITIONS[condition]}",
+            f"--seed={seed}", f"--out={out}", "--threads=1", *options, *more]
+
+
+def finished(out):
+    path = os.path.join(out, "result.json")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+
+
+def train(arm, seed, condition, out, settings, more=()):
+    """Run one cell, or go on with it, unless it is done. -> its result"""
+    if finished(out) is None:
+        os.makedirs(os.path.dirname(out), exist_ok=True)
+        with open(out + ".log", "a", encoding="utf-8") as log:
+            code = subprocess.run(command(arm, seed, condition, out, settings, more) + ["--resume"], stdout=log, stderr=log).returncode
+        if code:
+            sys.exit(f"{arm}, seed {seed}, {condition} junior ended with code {code}: see {out}.log; run this again to go on")
+        print(f"done: {arm}, seed {seed}, {condition} junior, {settings}", flush=True)
+    return finished(out)
+
+
+def regrade(out, seed, target):
+    """A GRPO run graded by the other junior: nothing in its training depended on one."""
+    import dataclasses
+
+    import torch
+
+    import envs
+    import grpo
+    import run
+    import sft
+    import tandem
+    import train as entry
+    from sampler import Sampler
+    if finished(target) is not None:
+        return finished(target)
+    torch.set_num_threads(1)
+    with open(os.path.join(out, "config.json"), encoding="utf-8") as file:
+        v = {**json.load(file), "junior_skill": "graded", "senior": out}
+    env, options = entry.open_env(v)
+    senior, junior, tok, _ = entry.open_models(v, env, options, "cpu", 0)
+    cfg, team = run.build(grpo.Config, v), run.build(tandem.Config, v)
+    rows = cfg.prompts * cfg.group
+    after = tandem.evaluate(Sampler(senior, rows), tandem.TandemSampler(senior, junior, rows), env, tok, cfg, team, "test",
+                            v["test_problems"], v["test_chains"], seed)
+    os.makedirs(target, exist_ok=True)
+    run.write(os.path.join(target, "result.json"), json.dumps({"after": after, "seconds": finished(out)["seconds"],
+                                                               "settings": dataclasses.asdict(cfg)}))
+    return finished(target)
+
+
+def slug(*parts):
+    return "-".join("".join(c if c.isalnum() else "" for c in str(p)) for p in parts)
+
+
+# ---- tuning: one criterion for all arms, on valid problems of a seed that is not reported ----
+
+def tune(folder, jobs, seed=100):
+    """Best of GRID for every arm by solo + step handoff pass@1 on valid problems. Writes tuning.json."""
+    cells = []
+    for arm in ARMS:
+        grid = [dict(zip(("lr", "kl"), x)) for x in itertools.product(GRID["lr"], GRID["kl"])] if "KL" in arm else \
+            [{"lr": lr} for lr in GRID["lr"]]
+        cells += [(arm, settings) for settings in grid]
+    with ThreadPoolExecutor(jobs) as pool:
+        results = list(pool.map(lambda c: train(c[0], seed, "plain", f"{folder}/tune/{slug(c[0], *c[1].values())}", c[1],
+                                                ("--final-split=valid",)), cells))
+    found = {}
+    for (arm, settings), result in zip(cells, results):
+        solo, step = (result["after"][k][0] for k in ("solo pass@1", "step handoff pass@1"))
+        found.setdefault(arm, []).append({**settings, "solo": solo, "step handoff": step, "score": solo + step})
+    best = {arm: {k: x for k, x in max(rows, key=lambda r: r["score"]).items() if k in GRID} for arm, rows in found.items()}
+    with open(f"{folder}/tuning.json", "w", encoding="utf-8") as file:
+        json.dump({"best": best, "grid": found}, file, indent=1)
+    print(json.dumps(best, indent=1))
+
+
+# ---- the table ----
+
+def interval(values):
+    """95% t-interval over seeds -> mean, half width (nan for one seed)"""
+    n, mean = len(values), sum(values) / len(values)
+    if n < 2:
+        return mean, math.nan
+    spread = math.sqrt(sum((x - mean) ** 2 for x in values) / (n - 1))
+    return mean, T_95.get(n, 1.96) * spread / math.sqrt(n)
+
+
+def verdict(differences, kind, margin=0.02):
+    """differences: arm minus GRPO, a seed each. kind "better" or "as good" -> yes, no, unclear"""
+    mean, half = interval(differences)
+    if math.isnan(half):
+        return "unclear"
+    if kind == "better":
+        return "yes" if mean - half > 0 else "no" if mean + half < 0 else "unclear"
+    return "yes" if -margin < mean - half and mean + half < margin else "no" if mean + half < -margin else "unclear"
+
+
+def table(results, seeds):
+    """results: {condition: {arm: [metrics of a seed]}} -> Markdown"""
+    lines = []
+    for condition, arms in results.items():
+        lines += [f"\n**{condition} junior**, {len(seeds)} seeds, mean +- 95% t-interval over seeds\n",
+                  "| arm | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+        for arm, runs in arms.items():
+            cells = ["%.3f +- %.3f" % interval([r[name][0] for r in runs]) for name in COLUMNS]
+            lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+        lines += ["\n| against GRPO, paired | solo pass@1 | as good as (2 points)? | step handoff pass@1 | better? |", "|---|---|---|---|---|"]
+        for arm, runs in arms.items():
+            if arm != "GRPO":
+                solo, step = ([a[name][0] - b[name][0] for a, b in zip(runs, arms["GRPO"])] for name in ("solo pass@1", "step handoff pass@1"))
+                lines.append(f"| {arm} | %+.3f +- %.3f | {verdict(solo, 'as good')} | %+.3f +- %.3f | {verdict(step, 'better')} |"
+                             % (*interval(solo), *interval(step)))
+    lines.append("\nThe paper (4B model, pass@4, macro over four sets): solo GRPO 55.56, tandem 54.85; handoff GRPO 52.40, tandem 54.74; "
+                 "retention 94.3 against 99.8.")
+    return "\n".join(lines)
+
+
+def figure(results, path):
+    """Solo against step handoff, an arm a colour, a seed a dot."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("no figure: pip install matplotlib")
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    fig, axes = plt.subplots(1, len(results), figsize=(5.5 * len(results), 4.5), sharex=True, sharey=True, squeeze=False)
+    for ax, (condition, arms) in zip(axes[0], results.items()):
+        for i, (arm, runs) in enumerate(arms.items()):
+            ax.plot([r["solo pass@1"][0] for r in runs], [r["step handoff pass@1"][0] for r in runs], "osD^vP*"[i % 7], label=arm, alpha=0.8)
+        ax.plot([0, 1], [0, 1], color="grey", lw=0.5)
+        ax.set(title=f"{condition} junior", xlabel="solo pass@1", xlim=(0.6, 1), ylim=(0, 1))
+    axes[0][0].set_ylabel("step handoff pass@1")
+    axes[0][-1].legend(fontsize=8)
+    fig.tight_layout()
+    fig.savefig(path, dpi=110)
+
+
+def reproduce_tandem(folder, seeds, jobs):
+    with open(f"{folder}/tuning.json" if os.path.exists(f"{folder}/tuning.json") else "docs/tandem/tuning.json", encoding="utf-8") as file:
+        best = json.load(file)["best"]
+    cells = [(arm, seed, condition) for condition in CONDITIONS for arm in ARMS for seed in seeds
+             if condition == "plain" or "tandem" in arm or arm.endswith("KL to junior")]
+    with ThreadPoolExecutor(jobs) as pool:
+        done = dict(zip(cells, pool.map(lambda c: train(*c, f"{folder}/{slug(*c)}", best[c[0]]), cells)))
+    for arm in ARMS:
+        for seed in seeds:
+            if (arm, seed, "graded") not in done:
+                done[arm, seed, "graded"] = regrade(f"{folder}/{slug(arm, seed, 'plain')}", seed, f"{folder}/{slug(arm, seed, 'graded')}")
+    results = {c: {arm: [done[arm, seed, c]["after"] for seed in seeds] for arm in ARMS} for c in CONDITIONS}
+    with open(f"{folder}/results.json", "w", encoding="utf-8") as file:
+        json.dump({"seeds": seeds, "settings": best, "seconds": {slug(*c): d["seconds"] for c, d in done.items()}, "results": results}, file, indent=1)
+    text = table(results, seeds)
+    with open(f"{folder}/table.md", "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+    figure(results, f"{folder}/tandem.png")
+    print(text)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("paper", choices=["tandem"])
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0 .. SEEDS-1 [3]")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each [2]")
+    parser.add_argument("--tune", action="store_true", help="search the grid first, on another seed's valid problems")
+    args = parser.parse_args()
+    folder = f"out/reproduce/{args.paper}"
+    os.makedirs(folder, exist_ok=True)
+    if args.tune:
+        tune(folder, args.jobs)
+    else:
+        reproduce_tandem(folder, list(range(args.seeds)), args.jobs)
+
+
+if __name__ == "__main__":
+    main()

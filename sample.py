@@ -1,0 +1,78 @@
+"""Look at a trained run: chains of the senior alone and of the team, before and after training.
+
+    python sample.py out/tandem-arithmetic-0 --n 3
+
+The senior's tokens are blue, the junior's orange; without colours (a pipe, NO_COLOR) the junior's stand in «marks».
+"""
+import argparse
+import itertools
+import os
+import sys
+
+import envs
+import grpo
+import run
+import sft
+import tandem
+import train
+from sampler import Sampler
+
+BLUE, ORANGE, GREY, OFF = "\033[38;5;33m", "\033[38;5;208m", "\033[90m", "\033[0m"
+
+
+def painted(tok, ids, authors, colour):
+    """ids: list, authors: list of bool (the senior) -> text, each author's run of tokens in its colour. A character that two authors
+    share (bytes of one letter) belongs to the run it ends in."""
+    out = ""
+    for senior, run_ in itertools.groupby(zip(ids, authors), key=lambda x: x[1]):
+        text = tok.decode([i for i, _ in run_])
+        out += f"{BLUE if senior else ORANGE}{text}{OFF}" if colour else text if senior else f"«{text}»"
+    return out
+
+
+def show(title, sampler, env, tok, cfg, split, n, seed, colour):
+    _, batches, episodes = grpo.evaluate(sampler, env, tok, cfg, split, n, 1, seed)
+    print(f"\n{GREY if colour else ''}=== {title}{OFF if colour else ''}")
+    rows = [row for batch in batches for row in zip(batch.tokens, batch.mask, batch.mask if batch.author is None else batch.author)]
+    for (tokens, mask, author), episode in zip(rows, episodes):
+        ids = [i for i in tokens[mask].tolist() if i not in tok.stop_ids]
+        print(f"{env.first.reset(episode['task'], split)}\n{painted(tok, ids, author[mask].tolist(), colour)}\n"
+              f"{'right' if episode['reward'] > 0 else 'wrong'}{', cut off' if episode['truncated'] else ''}\n")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="a run's output folder")
+    parser.add_argument("--n", type=int, default=3, help="problems [3]")
+    parser.add_argument("--split", default="test", choices=envs.SPLITS, help="[test]")
+    parser.add_argument("--temperature", type=float, default=-1.0, help="of sampling; 0: greedy [as in training]")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws [0]")
+    args = parser.parse_args(argv)
+    try:
+        senior, tok, state = sft.load_model(args.run)
+        if "options" not in state:
+            raise run.Stop(f"{args.run} is a model, not a run: give a run's output folder")
+        v = state["options"]
+        env, cfg, team = train.open_env(v)[0], run.build(grpo.Config, v), run.build(tandem.Config, v)
+        junior = sft.load_model(state["junior"])[0] if state["junior"] else None
+    except run.Stop as stop:
+        print(f"error: {stop}", file=sys.stderr)
+        return stop.code
+    if args.temperature >= 0:
+        cfg.temperature = args.temperature
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    trained = {k: x.clone() for k, x in senior.state_dict().items()}
+    solo = Sampler(senior, args.n)
+    both = tandem.TandemSampler(senior, junior, args.n) if junior is not None else None
+    for when, weights in (("before", state["warm"]), ("after", trained)):
+        senior.load_state_dict(weights)
+        show(f"{when}: the senior alone", solo, env, tok, cfg, args.split, args.n, args.seed, colour)
+        if both is not None:
+            for name, schedule in (("handing over at every step", "alternate"), (f"{team.schedule} schedule", team.schedule)):
+                both.set_schedule(schedule, tok, env.first.mark, team.max_gap or env.first.max_gap, team.p)
+                show(f"{when}: the team, {name}", both, env, tok, cfg, args.split, args.n, args.seed, colour)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

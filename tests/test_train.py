@@ -1,0 +1,369 @@
+"""The command line from end to end, on models too small to learn: whole runs, refused input, resumption, accidents, ranks."""
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import grpo
+import run
+import sft
+import train
+from conftest import REPO
+from model import GPT, GPTConfig
+
+TINY = ("--layers 1 --width 32 --junior-layers 1 --junior-width 32 --warm-steps 2 --sft-rows 4 --prompts 2 --group 2 --steps 4 --eval-every 2 "
+        "--eval-problems 2 --test-problems 2 --test-chains 2 --save-every 1 --threads 1 --device cpu --out o").split()
+# No reward comes to models this small, so a penalty to another model moves the weights where a test must see them move.
+MOVING = {"sft": ["--method", "sft"], "grpo": "--method grpo --junior auto --kl 1 --kl-to junior".split(),
+          "tandem": "--method tandem --kl 1 --kl-to junior".split()}
+TABLE = {"sft": ["solo pass@1"], "grpo": ["solo pass@1", "solo pass@2"], "tandem": ["solo pass@1", "step handoff pass@1", "word handoff pass@2", "kl"]}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("warm"))
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys, cache):
+    """command("--method", "sft", ...) -> exit code, stdout, stderr of train.py in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def call(*args):
+        code = train.main([*TINY, "--cache", cache, *args])
+        return code, *capsys.readouterr()
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def tree(folder="."):
+    return {p: p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
+
+
+def errors(stderr):
+    return [line for line in stderr.splitlines() if line.startswith("error:")]
+
+
+def metrics(out="o", timing=False):
+    lines = [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
+    return [{k: x for k, x in m.items() if timing or not (k.startswith("time_") or k in ("wall", "tokens_per_s"))} for m in lines]
+
+
+def outcome(out="o"):
+    """What must not depend on interruptions: final weights, the table and the metrics, times apart."""
+    weights = {k: x.tolist() for k, x in run.load(f"{out}/ckpt.pt")["model"].items()}
+    table = json.loads(Path(out, "result.json").read_text())
+    return weights, {k: x for k, x in table.items() if k != "seconds"}, repr(metrics(out))  # repr: nan equals nan
+
+
+def interrupt_at(monkeypatch, step):
+    """Ctrl-C while the metrics of `step` are written."""
+    log = run.log
+
+    def logged(out, line):
+        log(out, line)
+        if line["step"] == step:
+            os.kill(os.getpid(), signal.SIGINT)
+    monkeypatch.setattr(run, "log", logged)
+
+
+def poison(monkeypatch, *calls):
+    """Make the loss of these updates NaN (numbered from 1); none given: of all."""
+    apply, count = grpo.apply_gradients, [0]
+
+    def poisoned(model, optimizer, clip, loss):
+        count[0] += 1
+        return apply(model, optimizer, clip, loss * float("nan") if not calls or count[0] in calls else loss)
+    monkeypatch.setattr(grpo, "apply_gradients", poisoned)
+
+
+# ---- from nothing to the table ----
+
+@pytest.mark.parametrize("method", train.METHODS)
+def test_a_run_from_nothing_writes_everything_and_prints_the_table(command, method):
+    code, out, err = command("--method", method, "--cache", "warm")
+    assert (code, errors(err)) == (0, [])
+    assert {p.name for p in Path("o").iterdir()} >= {"config.json", "metrics.jsonl", "ckpt.pt", "ckpt.pt.previous", "samples.txt", "result.json"}
+    assert not list(Path(".").rglob("*.tmp"))
+    result = json.loads(Path("o/result.json").read_text())
+    assert result["n"] == 2 and all(name in result[c] for name in TABLE[method] for c in ("before", "after"))
+    assert "before" in out and "after" in out and "next:\n  python sample.py o" in out
+    lines = metrics(timing=True)
+    assert [m["step"] for m in lines] == [1, 2, 3, 4] and all(m["wall"] > 0 and m["time_update"] > 0 and "loss" in m for m in lines)
+    assert ["solo" in m for m in lines] == [False, True, False, True]
+    assert len(list(Path("warm").glob("*.pt"))) == {"sft": 0, "grpo": 1, "tandem": 2}[method]
+
+
+def test_a_game_of_several_turns_runs_too(command):
+    assert command("--method", "grpo", "--env", "guess")[0] == 0
+    assert max(m["turns"] for m in metrics()) > 1
+
+
+def test_gsm8k_runs_on_a_jsonl(command):
+    lines = [json.dumps({"question": f"What is {a}+1?", "answer": f"{a}+1=<<{a}+1={a + 1}>>{a + 1}\n#### {a + 1}"}) for a in range(60)]
+    Path("p.jsonl").write_text("\n".join(lines))
+    assert command("--method", "tandem", "--env", "gsm8k", "--data", "p.jsonl", "--steps", "1", "--max-new", "8", "--context", "128")[0] == 0
+
+
+def test_a_warm_start_is_made_once(command, cache):
+    assert command("--method", "grpo")[0] == 0
+    before = {p: p.stat().st_mtime_ns for p in Path(cache).glob("*.pt")}
+    assert command("--method", "grpo", "--out", "second")[0] == 0
+    assert before and {p: p.stat().st_mtime_ns for p in Path(cache).glob("*.pt")} == before
+    assert outcome("o")[0] == outcome("second")[0]  # and the same seed is the same run
+
+
+def test_help_lists_every_option_with_its_default(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "500")
+    with pytest.raises(SystemExit) as end:
+        train.main(["--help"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0
+    for title, cls in train.GROUPS.items():
+        assert title in text
+        for f, comment in run.described(cls):
+            line, = [x for x in text.splitlines() if x.split()[:1] == ["--" + f.name.replace("_", "-")]]
+            assert line.endswith(f"{comment} [{f.default}]")
+
+
+# ---- bad input: one line, code 2, nothing overwritten ----
+
+def vocabulary_of(env, path):
+    """Write a checkpoint of a tiny model with the vocabulary of an environment."""
+    values = {f.name: f.default for cls in train.GROUPS.values() for f in dataclasses.fields(cls)}
+    tok = train.open_tokenizer(values, train.open_env({**values, "env": env, "skill": "senior"})[0])
+    cfg = train.small_config(tok.n_vocab, 64, 1, 32)
+    torch.save({"model": GPT(cfg).state_dict(), "model_config": dataclasses.asdict(cfg), "tokenizer": tok.state()}, path)
+
+
+@pytest.fixture
+def surroundings(command):
+    """Files that a careless command could hit."""
+    good = json.dumps({"question": "q", "answer": "#### 1"})
+    Path("bad.jsonl").write_text(f"{good}\n{good}\nnot json\n")
+    Path("regular").write_text("a file")
+    Path("foreign").mkdir()
+    Path("foreign/thesis.txt").write_text("precious")
+    Path("other").mkdir()
+    Path("other/config.json").write_text(json.dumps({"method": "sft"}))
+    Path("other/ckpt.pt").write_bytes(b"of another run")
+    Path("corrupt.pt").write_bytes(b"PK\x03\x04 cut short")
+    vocabulary_of("arithmetic", "sums.pt")
+    vocabulary_of("guess", "guess.pt")
+
+
+REFUSED = {
+    "unknown option": (["--stpes", "3"], "--stpes"), "abbreviated option": (["--step", "3"], "--step"), "not a number": (["--steps", "few"], "--steps"),
+    "unknown method": (["--method", "ppo"], "tandem"), "unknown env": (["--env", "chess"], "arithmetic"), "unknown schedule": (["--schedule", "weekly"], "alternate"),
+    "unknown skill": (["--skill", "expert"], "senior"), "unknown notation of the junior": (["--junior-skill", "x", "--junior", "auto"], "graded"),
+    "env without junior": (["--env", "guess", "--method", "tandem"], "'junior'"), "unknown tokenizer": (["--tokenizer", "gpt5"], "gpt2"),
+    "unknown device": (["--device", "tpu"], "cpu"), "unknown compile": (["--compile", "maybe"], "auto"), "unknown reference": (["--kl-to", "x"], "warm"),
+    "no junior to be close to": (["--method", "grpo", "--kl", "1", "--kl-to", "junior"], "--junior"),
+    "group of one": (["--group", "1"], "--group"), "no steps": (["--steps", "0"], "--steps"), "minibatches": (["--minibatches", "3"], "--minibatches"),
+    "greedy training": (["--temperature", "0"], "--temperature"), "p above 1": (["--p", "1.5"], "--p"), "width": (["--width", "33"], "--width"),
+    "negative learning rate": (["--lr", "-1"], "--lr"), "negative threads": (["--threads", "-1"], "--threads"), "negative max-new": (["--max-new", "-5"], "--max-new"),
+    "prompt that does not fit": (["--context", "8"], "--context 8"), "missing jsonl": (["--env", "gsm8k", "--data", "no.jsonl"], "no.jsonl"),
+    "malformed jsonl": (["--env", "gsm8k", "--data", "bad.jsonl"], "bad.jsonl, line 3"), "out of another run": (["--out", "other"], "--resume"),
+    "out with foreign files": (["--out", "foreign"], "another --out"), "out under a file": (["--out", "regular/o"], "another --out"),
+    "out is a file": (["--out", "regular"], "another --out"), "cache under a file": (["--method", "grpo", "--cache", "regular/c"], "regular/c"),
+    "junior of another vocabulary": (["--senior", "sums.pt", "--junior", "guess.pt"], "vocabulary"), "missing senior": (["--senior", "no.pt"], "no.pt"),
+    "corrupt senior": (["--senior", "corrupt.pt"], "corrupt.pt"), "senior is a jsonl": (["--senior", "bad.jsonl"], "bad.jsonl"),
+    "senior is a folder without checkpoint": (["--senior", "foreign"], "foreign"),
+    "resume with another option": (["--resume", "--out", "other", "--seed", "7"], "--seed"), "resume of garbage": (["--resume", "--out", "other", "--method", "sft"], "other")}
+
+
+@pytest.mark.parametrize("args, word", REFUSED.values(), ids=REFUSED)
+def test_bad_input_is_one_line_and_code_2_and_overwrites_nothing(command, surroundings, args, word):
+    before = tree()
+    code, _, err = command(*args)
+    lines = [x for x in err.splitlines() if not x.startswith("warning:")]
+    assert code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and word in lines[0], err
+    assert {p: x for p, x in tree().items() if p in before} == before
+
+
+def test_a_refused_command_can_be_corrected_and_typed_again(command, surroundings):
+    for wrong in (["--context", "8"], ["--senior", "corrupt.pt"]):
+        assert command("--method", "sft", *wrong)[0] == 2
+    assert command("--method", "sft")[0] == 0
+
+
+# ---- resume ----
+
+@pytest.fixture
+def straight(command):
+    """straight(method): the outcome of an uninterrupted run, and a check that its weights did move."""
+    def go(method, *args):
+        assert command(*MOVING[method], *args, "--out", "straight")[0] == 0
+        state = run.load("straight/ckpt.pt")
+        assert any(not torch.equal(x, state["warm"][k]) for k, x in state["model"].items()), "nothing was learned: nothing to compare"
+        return outcome("straight")
+    return go
+
+
+@pytest.mark.parametrize("method", train.METHODS)
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(command, straight, monkeypatch, method):
+    expected = straight(method)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        code, out, _ = command(*MOVING[method])
+    assert code == 128 + signal.SIGINT and "train.py --resume --out o" in out
+    assert run.load("o/ckpt.pt")["step"] == 2 and not Path("o/result.json").exists()
+    assert command("--resume")[0] == 0
+    assert outcome() == expected
+
+
+def test_a_finished_run_resumed_prints_the_same_table(command, straight):
+    expected = straight("sft")
+    assert command("--resume", "--out", "straight")[0] == 0
+    assert outcome("straight") == expected
+
+
+def test_resume_where_nothing_began_starts_from_the_beginning(command, straight):
+    expected = straight("sft")
+    assert command(*MOVING["sft"], "--resume")[0] == 0
+    assert outcome() == expected
+
+
+def test_killed_without_warning_and_resumed_gives_the_same_numbers(command, straight, cache):
+    expected = straight("grpo", "--steps", "40", "--save-every", "3")
+    args = [*TINY, "--cache", cache, *MOVING["grpo"], "--steps", "40", "--save-every", "3"]
+    victim = subprocess.Popen([sys.executable, str(REPO / "train.py"), *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while victim.poll() is None and not (Path("o/metrics.jsonl").exists() and len(metrics()) >= 5):
+        time.sleep(0.01)
+    victim.kill()
+    assert victim.wait() == -signal.SIGKILL  # it was still at work
+    assert 3 <= run.load_last("o")["step"] < 40
+    assert command("--resume", "--steps", "40", "--save-every", "3")[0] == 0
+    assert outcome() == expected
+
+
+@pytest.fixture
+def stopped(command, straight, monkeypatch):
+    """A run of four steps stopped after its third, and what it should become."""
+    expected = straight("sft")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        command(*MOVING["sft"])
+    return expected
+
+
+def test_a_corrupt_checkpoint_falls_back_to_the_previous_one(command, stopped):
+    Path("o/ckpt.pt").write_bytes(Path("o/ckpt.pt").read_bytes()[:1000])
+    code, out, err = command("--resume")
+    assert code == 0 and "warning: o/ckpt.pt" in err and "resumed at step 2" in out
+    assert outcome() == stopped
+
+
+def test_a_kill_between_the_two_renames_falls_back_too(command, stopped):
+    Path("o/ckpt.pt").unlink()
+    assert command("--resume")[0] == 0
+    assert outcome() == stopped
+
+
+def test_two_corrupt_checkpoints_are_refused(command, stopped):
+    for name in ("ckpt.pt", "ckpt.pt.previous"):
+        Path("o", name).write_bytes(b"")
+    code, _, err = command("--resume")
+    assert code == 2 and len(errors(err)) == 1 and Path("o/ckpt.pt").read_bytes() == b""
+
+
+def test_metrics_beyond_the_checkpoint_are_cut(command, stopped):
+    with open("o/metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "loss": 99}\n{"step": 5}\n{"step": 6, "lo')
+    assert command("--resume")[0] == 0
+    assert outcome() == stopped
+
+
+def test_samples_beyond_the_checkpoint_are_not_written_twice(command, stopped):
+    Path("o/ckpt.pt").unlink()  # back to step 2, at which samples were written
+    Path("o/ckpt.pt.previous").unlink()
+    assert command("--resume")[0] == 0
+    assert Path("o/samples.txt").read_text() == Path("straight/samples.txt").read_text()
+
+
+# ---- accidents ----
+
+def test_a_non_finite_loss_skips_its_update_and_is_counted(command, monkeypatch):
+    poison(monkeypatch, 2, 4)
+    assert command("--method", "sft")[0] == 0
+    assert [m["skipped"] for m in metrics()] == [0, 1, 1, 2]
+    final, previous = run.load("o/ckpt.pt"), run.load("o/ckpt.pt.previous")
+    assert final["skipped"] == 2 and all(torch.equal(x, previous["model"][k]) for k, x in final["model"].items())
+
+
+def test_nine_in_a_row_go_on_and_ten_stop_with_the_checkpoint_named(command, monkeypatch):
+    with monkeypatch.context() as patch:
+        poison(patch, *range(2, 11), *range(12, 21))
+        assert command("--method", "sft", "--steps", "22")[0] == 0
+    poison(monkeypatch, *range(3, 13))
+    code, _, err = command("--method", "sft", "--steps", "15", "--out", "ten")
+    assert code == 2 and len(errors(err)) == 1 and "ten/ckpt.pt" in errors(err)[0] and not Path("ten/result.json").exists()
+    assert all(x.isfinite().all() for x in run.load("ten/ckpt.pt")["model"].values())
+
+
+def test_the_checkpoint_named_after_ten_bad_updates_exists(command, monkeypatch):
+    poison(monkeypatch)
+    code, _, err = command("--method", "sft", "--steps", "15", "--save-every", "100")
+    assert code == 2 and "o/ckpt.pt" in errors(err)[0] and Path("o/ckpt.pt").exists()
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed\nwriting file")], ids=["OSError", "RuntimeError"])
+def test_a_full_disk_leaves_the_earlier_checkpoint(command, straight, monkeypatch, failure):
+    expected, save, count = straight("sft"), torch.save, [0]
+
+    def full(state, file):
+        count[0] += 1
+        if count[0] == 3:
+            file.write(b"half a")
+            raise failure
+        save(state, file)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        code, _, err = command(*MOVING["sft"])
+    assert code == 2 and len(errors(err)) == 1 and "o/ckpt.pt" in errors(err)[0] and "Traceback" not in err
+    assert run.load("o/ckpt.pt")["step"] == 2 and not list(Path("o").glob("*.tmp"))
+    assert command("--resume")[0] == 0
+    assert outcome() == expected
+
+
+# ---- ranks ----
+
+def one_update(rank, world, folder, advantages):
+    """Each rank updates on its share of eight rows; returns the weights after it (and rank 0 of several writes them)."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    model = GPT(GPTConfig(**json.loads(Path(folder, "model.json").read_text())))
+    tokens = torch.randint(0, 16, (8, 12))
+    sampled = (torch.arange(12) > 3) & (torch.arange(12) < torch.tensor([5, 12, 7, 9, 6, 12, 8, 10])[:, None])  # ragged: shares differ in size
+    behaviour = grpo.token_logp(model, tokens).detach() + 0.1 * torch.randn(8, 12)
+    rows = grpo.Rows(tokens, sampled, behaviour, torch.where(sampled, 0, -1), torch.arange(8), torch.arange(8) // 2)
+    share = torch.arange(8)[rank * 8 // world:(rank + 1) * 8 // world]
+    if world > 1:
+        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting-{sum(advantages)}", rank=rank, world_size=world)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    stats = grpo.update(model, optimizer, rows[share], sampled[share].float(), torch.tensor(advantages)[share], grpo.Config(grad_clip=0.1))
+    if world > 1:
+        torch.save((model.state_dict(), stats), f"{folder}/rank{rank}.pt")
+        torch.distributed.destroy_process_group()
+    return model.state_dict(), stats
+
+
+@pytest.mark.parametrize("advantages", [[1.0, -1, 0.5, -0.5, 2, -2, 1, -1], [0.0, 0, 0, 0, 2, -1, 1, -1]], ids=["both pull", "one rank has nothing left"])
+def test_two_processes_make_the_update_of_one(tmp_path, advantages):
+    Path(tmp_path, "model.json").write_text(json.dumps(dataclasses.asdict(train.small_config(16, 16, 1, 32))))
+    alone, stats = one_update(0, 1, tmp_path, advantages)
+    torch.multiprocessing.spawn(one_update, (2, str(tmp_path), advantages), nprocs=2)
+    for rank in (0, 1):
+        weights, theirs = torch.load(tmp_path / f"rank{rank}.pt")
+        assert theirs["grad_norm"] == pytest.approx(stats["grad_norm"], rel=1e-5) and stats["grad_norm"] > 0.1
+        for name, expected in alone.items():
+            torch.testing.assert_close(weights[name], expected, rtol=0, atol=1e-5)
