@@ -217,7 +217,7 @@ def update(model, optimizer, rows, mask, advantage, cfg, reference_logp=None):
     keep = torch.arange(len(advantage), device=mask.device) if reference_logp is not None else advantage.nonzero()[:, 0]
     keep = keep[length[keep].argsort(stable=True)]  # rows of like length together
     stats = {"loss": torch.zeros((), device=mask.device)}
-    for part in keep.split(cfg.micro_rows):
+    for part in keep.split(cfg.micro_rows) if len(keep) else ():
         batch, T = rows[part], int(length[part].max())  # columns beyond the longest row are only padding
         batch = Rows(*(x if x is None or x.dim() == 1 else x[:, :T] for x in vars(batch).values()))
         reference = None if reference_logp is None else reference_logp[part][:, :T]

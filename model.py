@@ -49,7 +49,7 @@ class Attention(nn.Module):
             self.q_norm = nn.RMSNorm(cfg.head_width, cfg.norm_eps)
             self.k_norm = nn.RMSNorm(cfg.head_width, cfg.norm_eps)
 
-    def forward(self, x, cos, sin, cache, rows, positions, mask):
+    def forward(self, x, cos, sin, cache, rows, positions, slots, mask):
         B, T, _ = x.shape
         q = self.q(x).view(B, T, self.cfg.heads, -1)  # [B, T, H, C]
         k = self.k(x).view(B, T, self.cfg.kv_heads, -1)  # [B, T, K, C]
@@ -62,7 +62,8 @@ class Attention(nn.Module):
             at = ((torch.arange(B, device=x.device) if rows is None else rows)[:, None], positions)
             keys.index_put_(at, k)
             values.index_put_(at, v)
-            k, v = (keys, values) if rows is None else (keys[rows], values[rows])  # [B, S, K, C]
+            k, v = keys[:, :slots], values[:, :slots]  # [B_all, S, K, C]
+            k, v = (k, v) if rows is None else (k[rows], v[rows])  # [B, S, K, C]
         y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask,
                                            is_causal=mask is None, enable_gqa=self.cfg.kv_heads != self.cfg.heads)
         return self.out(y.transpose(1, 2).reshape(B, T, -1))  # [B, H, T, C] -> [B, T, D]
@@ -123,21 +124,21 @@ class GPT(nn.Module):
             if getattr(module, "bias", None) is not None:
                 nn.init.zeros_(module.bias)
 
-    def hidden(self, tokens, positions=None, cache=None, rows=None):
+    def hidden(self, tokens, positions=None, cache=None, rows=None, slots=None):
         """Everything before the output head. tokens: [B, T] -> [B, T, D].
 
         With a cache (keys and values, [B_all, S, K, C] each, for every layer): tokens stand at `positions` [B, T] of the cache
         rows `rows` [B] (None: all, in order); their keys and values are written there, and each attends to the slots up to its
-        own position."""
+        own position. `slots`: no position that matters lies behind so many (None: look at all)."""
         if cache is None:
             positions, mask = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens), None
         else:
-            slots = torch.arange(cache[0][0].shape[1], device=tokens.device)
-            mask = slots <= positions[:, None, :, None]  # [B, 1, T, S]
+            slots = slots or cache[0][0].shape[1]
+            mask = torch.arange(slots, device=tokens.device) <= positions[:, None, :, None]  # [B, 1, T, S]
         cos, sin = self.cos[positions][:, :, None], self.sin[positions][:, :, None]  # [B, T, 1, C/2]
         x = self.embed(tokens)  # [B, T, D]
         for i, block in enumerate(self.blocks):
-            x = block(x, cos, sin, None if cache is None else cache[i], rows, positions, mask)
+            x = block(x, cos, sin, None if cache is None else cache[i], rows, positions, slots, mask)
         return self.norm(x)
 
     def forward(self, tokens, *cached):

@@ -40,7 +40,7 @@ class Config:
     eval_every: int = 25  # updates between evaluations on valid problems
     eval_problems: int = 128  # valid problems of such an evaluation, one chain each
     final_split: str = "test"  # problems of the final table: test, or valid while something is being tuned
-    test_problems: int = 512  # problems of the final table (handoff: half as many)
+    test_problems: int = 0  # problems of the final table (handoff: half as many); 0: what the environment proposes
     test_chains: int = 4  # chains a problem in the final table; pass@1 and pass@this are reported
 
 

@@ -78,6 +78,7 @@ class Sampler:
         self.finished = torch.ones(rows, dtype=torch.bool, device=device)
         self.is_stop = torch.zeros(model.cfg.vocab_size, dtype=torch.bool, device=device)
         self.temperature = torch.ones(1, device=device)
+        self.slots = None  # attend to so many cache slots only; stays None, for all, in a compiled graph of fixed shape
         self.wrote = None  # [B, S+1] bool: the senior wrote the token (TandemSampler)
         self.per_row = [self.tokens, self.logp, self.length, self.limit, self.count, self.key, self.finished]
         self.compile, self.decode, self.graph = compile, self.step, None
@@ -89,7 +90,7 @@ class Sampler:
     def logits(self, which):
         """Feed the last token of every row to one model -> logits of the next, over temperature: [B, V]."""
         last = (self.length - 1).clamp(min=0)[:, None]  # [B, 1]; a row that was never fed has none, and is finished
-        return self.models[which](self.tokens.gather(1, last), last, self.caches[which])[:, 0] / self.temperature
+        return self.models[which](self.tokens.gather(1, last), last, self.caches[which], None, self.slots)[:, 0] / self.temperature
 
     def step(self):
         logp = self.logits(0).log_softmax(-1)  # [B, V]
@@ -146,7 +147,7 @@ class Sampler:
         position = start[:, None] + torch.arange(len(offset) + 1, device=device)
         position = torch.where(position < self.length[rows][:, None] - 1, position, self.context)
         for model, cache in zip(self.models, self.caches):
-            model.hidden(self.tokens[rows].gather(1, position), position, cache, rows)
+            model.hidden(self.tokens[rows].gather(1, position), position, cache, rows, int(self.length.max()))
 
     def select(self, indices):
         """Row i becomes a copy of row indices[i] (B of them), random numbers included: a group's shared prompt (seed the copies
@@ -171,9 +172,11 @@ class Sampler:
         self.finished.copy_(~chosen | (before >= self.limit))
         self.is_stop.zero_()[list(stop_ids)] = True
         self.temperature.fill_(max(temperature, 1e-6))  # all the mass on the largest logit
+        longest = int(before.max())
         for i in range(max_new):
             if i % 4 == 0 and bool(self.finished.all()):
                 break
+            self.slots = None if self.compile else min(longest + i, self.context)  # without a look at the device
             self.run_step()
         return before
 

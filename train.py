@@ -68,7 +68,7 @@ def read_options(argv):
 
 def check(v):
     """Impossible combinations, in one line each."""
-    least = {"steps": 1, "prompts": 1, "minibatches": 1, "micro_rows": 1, "eval_problems": 1, "test_problems": 2, "test_chains": 1,
+    least = {"steps": 1, "prompts": 1, "minibatches": 1, "micro_rows": 1, "eval_problems": 1, "test_chains": 1,
              "save_every": 1, "eval_every": 1, "layers": 1, "junior_layers": 1, "sft_rows": 1}
     for name, smallest in least.items():
         if v[name] < smallest:
@@ -202,7 +202,7 @@ def rl_step(step, model, reference, optimizer, sampler, env, tok, cfg, team, v, 
         all_stats.append(grpo.update(model, optimizer, rows[index], mask[index], advantages.flatten()[index], cfg,
                                      None if reference_logp is None else reference_logp[index]))
     clock.append(time.perf_counter())
-    stats = {k: sum(s[k] for s in all_stats) / len(all_stats) for k in all_stats[0]}
+    stats = {k: sum(s.get(k, 0.0) for s in all_stats) / len(all_stats) for k in set().union(*all_stats)}
     stats["mismatch_max"] = all_stats[0].get("mismatch_max", 0.0)  # before the first update of the batch: rounding only
     played = grpo.summary(episodes, cfg.group)
     stats.update({k: x for k, x in played.items() if not k.startswith("pass@")}, success=played["pass@1"],
@@ -236,6 +236,7 @@ def train(argv):
     if cfg.prompts // cfg.minibatches % world:
         raise run.Stop(f"{world} ranks do not divide the {cfg.prompts // cfg.minibatches} prompts of an update")
     env, options = open_env(v)
+    v["test_problems"] = min(v["test_problems"] or env.first.problems, env.first.tasks(v["final_split"]) or math.inf)
     if not resumed and rank == 0:
         run.open_folder(v["out"], v)
     began = time.time()
@@ -332,7 +333,7 @@ def final_table(v, cfg, team, env, tok, model, warm, solo, both, seconds):
     for name, weights in (("before", warm), ("after", trained)):
         model.load_state_dict(weights)
         columns[name] = tandem.evaluate(solo, both, env, tok, cfg, team, v["final_split"], v["test_problems"], v["test_chains"], v["seed"])
-    n = min(v["test_problems"], env.first.tasks(v["final_split"]) or v["test_problems"])
+    n = v["test_problems"]
     run.write(os.path.join(v["out"], "result.json"), json.dumps({"n": n, "chains": v["test_chains"], "seconds": seconds, **columns}, indent=1))
     print(f"\n{n} {v['final_split']} problems x {v['test_chains']} chains (handoff: {max(1, n // 2)} problems), temperature {cfg.temperature:g}, 95% intervals")
     print(f"{'':24}{'before':>18}{'after':>18}")
