@@ -105,7 +105,7 @@ def tune(folder, jobs, seed=100):
         cells += [(arm, settings) for settings in grid]
     with ThreadPoolExecutor(jobs) as pool:
         results = list(pool.map(lambda c: train(c[0], seed, "plain", f"{folder}/tune/{slug(c[0], *c[1].values())}", c[1],
-                                                ("--final-split=valid",)), cells))
+                                                ("--final-split=valid", "--test-problems=256")), cells))
     found = {}
     for (arm, settings), result in zip(cells, results):
         solo, step = (result["after"][k][0] for k in ("solo pass@1", "step handoff pass@1"))

@@ -1,9 +1,16 @@
-"""Shared by all tests: one thread, and the real data files where this machine has them."""
+"""Shared by all tests: one thread, the real data files where this machine has them, and train.py called in a folder of its own."""
+import dataclasses
+import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
+
+import run
+import train
+from model import GPT, small_config
 
 torch.set_num_threads(1)
 REPO = Path(__file__).resolve().parent.parent
@@ -18,3 +25,75 @@ def math_files():
     if not files:
         pytest.skip(f"no published problems at {place}: set GSM8K_DATA to a jsonl file or a folder of them")
     return files
+
+
+# ---- the command line ----
+
+TINY = ("--layers 1 --width 32 --junior-layers 1 --junior-width 32 --warm-steps 2 --sft-rows 4 --prompts 2 --group 2 --steps 4 --eval-every 2 "
+        "--eval-problems 2 --test-problems 2 --test-chains 2 --save-every 1 --threads 1 --device cpu --out o").split()
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("warm"))
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys, cache):
+    """command("--method", "sft", ...) -> exit code, stdout, stderr of train.py in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def call(*args):
+        code = train.main([*TINY, "--cache", cache, *args])
+        return code, *capsys.readouterr()
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def tree(folder="."):
+    return {p: p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
+
+
+def errors(stderr):
+    return [line for line in stderr.splitlines() if line.startswith("error:")]
+
+
+def metrics(out="o", timing=False):
+    lines = [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
+    return [{k: x for k, x in m.items() if timing or not (k.startswith("time_") or k in ("wall", "tokens_per_s"))} for m in lines]
+
+
+def outcome(out="o"):
+    """What must not depend on interruptions: final weights, the table and the metrics, times apart."""
+    weights = {k: x.tolist() for k, x in run.load(f"{out}/ckpt.pt")["model"].items()}
+    table = json.loads(Path(out, "result.json").read_text())
+    return weights, {k: x for k, x in table.items() if k != "seconds"}, repr(metrics(out))  # repr: nan equals nan
+
+
+def save_model(path, env, context=64):
+    """A checkpoint of a tiny model with the vocabulary of an environment."""
+    values = {f.name: f.default for cls in train.GROUPS.values() for f in dataclasses.fields(cls)}
+    tok = train.open_tokenizer(values, train.open_env({**values, "env": env, "skill": "senior"})[0])
+    cfg = small_config(tok.n_vocab, context, 1, 32)
+    torch.save({"model": GPT(cfg).state_dict(), "model_config": dataclasses.asdict(cfg), "tokenizer": tok.state()}, path)
+
+
+@pytest.fixture
+def surroundings(command):
+    """Files that a careless command could hit."""
+    good = json.dumps({"question": "q", "answer": "#### 1"})
+    Path("bad.jsonl").write_text(f"{good}\n{good}\nnot json\n")
+    Path("regular").write_text("a file")
+    Path("foreign").mkdir()
+    Path("foreign/thesis.txt").write_text("precious")
+    Path("other").mkdir()
+    Path("other/config.json").write_text(json.dumps({"method": "sft", "seed": 0}))
+    Path("listed").mkdir()
+    Path("listed/config.json").write_text("[]")
+    Path("other/ckpt.pt").write_bytes(b"of another run")
+    Path("corrupt.pt").write_bytes(b"PK\x03\x04 cut short")
+    save_model("sums.pt", "arithmetic")
+    save_model("short.pt", "arithmetic", context=50)
+    save_model("guess.pt", "guess")

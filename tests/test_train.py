@@ -10,59 +10,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 import grpo
 import run
-import sft
 import train
-from conftest import REPO
-from model import GPT, GPTConfig
+from conftest import REPO, TINY, errors, metrics, outcome, tree
+from model import GPT, small_config
 
-TINY = ("--layers 1 --width 32 --junior-layers 1 --junior-width 32 --warm-steps 2 --sft-rows 4 --prompts 2 --group 2 --steps 4 --eval-every 2 "
-        "--eval-problems 2 --test-problems 2 --test-chains 2 --save-every 1 --threads 1 --device cpu --out o").split()
 # No reward comes to models this small, so a penalty to another model moves the weights where a test must see them move.
 MOVING = {"sft": ["--method", "sft"], "grpo": "--method grpo --junior auto --kl 1 --kl-to junior".split(),
           "tandem": "--method tandem --kl 1 --kl-to junior".split()}
 TABLE = {"sft": ["solo pass@1"], "grpo": ["solo pass@1", "solo pass@2"], "tandem": ["solo pass@1", "step handoff pass@1", "word handoff pass@2", "kl"]}
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("warm"))
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch, capsys, cache):
-    """command("--method", "sft", ...) -> exit code, stdout, stderr of train.py in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-
-    def call(*args):
-        code = train.main([*TINY, "--cache", cache, *args])
-        return code, *capsys.readouterr()
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
-
-
-def tree(folder="."):
-    return {p: p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()}
-
-
-def errors(stderr):
-    return [line for line in stderr.splitlines() if line.startswith("error:")]
-
-
-def metrics(out="o", timing=False):
-    lines = [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
-    return [{k: x for k, x in m.items() if timing or not (k.startswith("time_") or k in ("wall", "tokens_per_s"))} for m in lines]
-
-
-def outcome(out="o"):
-    """What must not depend on interruptions: final weights, the table and the metrics, times apart."""
-    weights = {k: x.tolist() for k, x in run.load(f"{out}/ckpt.pt")["model"].items()}
-    table = json.loads(Path(out, "result.json").read_text())
-    return weights, {k: x for k, x in table.items() if k != "seconds"}, repr(metrics(out))  # repr: nan equals nan
 
 
 def interrupt_at(monkeypatch, step):
@@ -131,61 +90,38 @@ def test_help_lists_every_option_with_its_default(monkeypatch, capsys):
     for title, cls in train.GROUPS.items():
         assert title in text
         for f, comment in run.described(cls):
-            line, = [x for x in text.splitlines() if x.split()[:1] == ["--" + f.name.replace("_", "-")]]
-            assert line.endswith(f"{comment} [{f.default}]")
+            about = text.split(f"\n  --{f.name.replace('_', '-')} ")[1].split("\n  --")[0]
+            assert " ".join(f"{comment} [{f.default}]".split()) in " ".join(about.split())
 
 
 # ---- bad input: one line, code 2, nothing overwritten ----
-
-def vocabulary_of(env, path):
-    """Write a checkpoint of a tiny model with the vocabulary of an environment."""
-    values = {f.name: f.default for cls in train.GROUPS.values() for f in dataclasses.fields(cls)}
-    tok = train.open_tokenizer(values, train.open_env({**values, "env": env, "skill": "senior"})[0])
-    cfg = train.small_config(tok.n_vocab, 64, 1, 32)
-    torch.save({"model": GPT(cfg).state_dict(), "model_config": dataclasses.asdict(cfg), "tokenizer": tok.state()}, path)
-
-
-@pytest.fixture
-def surroundings(command):
-    """Files that a careless command could hit."""
-    good = json.dumps({"question": "q", "answer": "#### 1"})
-    Path("bad.jsonl").write_text(f"{good}\n{good}\nnot json\n")
-    Path("regular").write_text("a file")
-    Path("foreign").mkdir()
-    Path("foreign/thesis.txt").write_text("precious")
-    Path("other").mkdir()
-    Path("other/config.json").write_text(json.dumps({"method": "sft"}))
-    Path("other/ckpt.pt").write_bytes(b"of another run")
-    Path("corrupt.pt").write_bytes(b"PK\x03\x04 cut short")
-    vocabulary_of("arithmetic", "sums.pt")
-    vocabulary_of("guess", "guess.pt")
-
 
 REFUSED = {
     "unknown option": (["--stpes", "3"], "--stpes"), "abbreviated option": (["--step", "3"], "--step"), "not a number": (["--steps", "few"], "--steps"),
     "unknown method": (["--method", "ppo"], "tandem"), "unknown env": (["--env", "chess"], "arithmetic"), "unknown schedule": (["--schedule", "weekly"], "alternate"),
     "unknown skill": (["--skill", "expert"], "senior"), "unknown notation of the junior": (["--junior-skill", "x", "--junior", "auto"], "graded"),
     "env without junior": (["--env", "guess", "--method", "tandem"], "'junior'"), "unknown tokenizer": (["--tokenizer", "gpt5"], "gpt2"),
-    "unknown device": (["--device", "tpu"], "cpu"), "unknown compile": (["--compile", "maybe"], "auto"), "unknown reference": (["--kl-to", "x"], "warm"),
+    "unknown device": (["--device", "tpu"], "cpu"), "unknown compile": (["--compile", "maybe"], "auto"), "huge seed": (["--seed", "9" * 30], "--seed"), "unknown reference": (["--kl-to", "x"], "warm"),
     "no junior to be close to": (["--method", "grpo", "--kl", "1", "--kl-to", "junior"], "--junior"),
     "group of one": (["--group", "1"], "--group"), "no steps": (["--steps", "0"], "--steps"), "minibatches": (["--minibatches", "3"], "--minibatches"),
     "greedy training": (["--temperature", "0"], "--temperature"), "p above 1": (["--p", "1.5"], "--p"), "width": (["--width", "33"], "--width"),
-    "negative learning rate": (["--lr", "-1"], "--lr"), "negative threads": (["--threads", "-1"], "--threads"), "negative max-new": (["--max-new", "-5"], "--max-new"),
-    "prompt that does not fit": (["--context", "8"], "--context 8"), "missing jsonl": (["--env", "gsm8k", "--data", "no.jsonl"], "no.jsonl"),
+    "negative learning rate": (["--lr", "-1"], "--lr"), "negative decay": (["--weight-decay", "-1"], "--weight-decay"), "negative threads": (["--threads", "-1"], "--threads"), "negative max-new": (["--max-new", "-5"], "--max-new"),
+    "prompt that does not fit": (["--context", "8"], "--context 8"), "prompt that does not fit the senior": (["--method", "sft", "--senior", "short.pt"], "fit"), "missing jsonl": (["--env", "gsm8k", "--data", "no.jsonl"], "no.jsonl"),
     "malformed jsonl": (["--env", "gsm8k", "--data", "bad.jsonl"], "bad.jsonl, line 3"), "out of another run": (["--out", "other"], "--resume"),
     "out with foreign files": (["--out", "foreign"], "another --out"), "out under a file": (["--out", "regular/o"], "another --out"),
     "out is a file": (["--out", "regular"], "another --out"), "cache under a file": (["--method", "grpo", "--cache", "regular/c"], "regular/c"),
     "junior of another vocabulary": (["--senior", "sums.pt", "--junior", "guess.pt"], "vocabulary"), "missing senior": (["--senior", "no.pt"], "no.pt"),
     "corrupt senior": (["--senior", "corrupt.pt"], "corrupt.pt"), "senior is a jsonl": (["--senior", "bad.jsonl"], "bad.jsonl"),
     "senior is a folder without checkpoint": (["--senior", "foreign"], "foreign"),
-    "resume with another option": (["--resume", "--out", "other", "--seed", "7"], "--seed"), "resume of garbage": (["--resume", "--out", "other", "--method", "sft"], "other")}
+    "resume with another option": (["--resume", "--out", "other", "--seed", "7"], "--seed"), "resume of garbage": (["--resume", "--out", "other", "--method", "sft"], "other"),
+    "resume of a config that is none": (["--resume", "--out", "listed"], "listed/config.json")}
 
 
 @pytest.mark.parametrize("args, word", REFUSED.values(), ids=REFUSED)
 def test_bad_input_is_one_line_and_code_2_and_overwrites_nothing(command, surroundings, args, word):
     before = tree()
     code, _, err = command(*args)
-    lines = [x for x in err.splitlines() if not x.startswith("warning:")]
+    lines = [line for line in err.splitlines() if not line.startswith("warning:")]
     assert code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and word in lines[0], err
     assert {p: x for p, x in tree().items() if p in before} == before
 
@@ -337,33 +273,37 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(command, straight, monkeypatc
 
 # ---- ranks ----
 
-def one_update(rank, world, folder, advantages):
-    """Each rank updates on its share of eight rows; returns the weights after it (and rank 0 of several writes them)."""
+PULLS = {"both": [1.0, -1, 0.5, -0.5, 2, -2, 1, -1], "one": [0.0, 0, 0, 0, 2, -1, 1, -1], "none": [0.0] * 8}  # advantages: which rank's rows pull
+
+
+def one_update(advantages, share):
+    """The update of a small model on a share of eight rows, of which four belong to each of two ranks -> weights, statistics."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    model = GPT(GPTConfig(**json.loads(Path(folder, "model.json").read_text())))
+    model = GPT(small_config(16, 16, 1, 32))
     tokens = torch.randint(0, 16, (8, 12))
-    sampled = (torch.arange(12) > 3) & (torch.arange(12) < torch.tensor([5, 12, 7, 9, 6, 12, 8, 10])[:, None])  # ragged: shares differ in size
+    end = torch.tensor([5, 12, 7, 9, 6, 5, 6, 7])[:, None]  # the ranks write different numbers of tokens
+    sampled = (torch.arange(12) > 3) & (torch.arange(12) < end)
     behaviour = grpo.token_logp(model, tokens).detach() + 0.1 * torch.randn(8, 12)
     rows = grpo.Rows(tokens, sampled, behaviour, torch.where(sampled, 0, -1), torch.arange(8), torch.arange(8) // 2)
-    share = torch.arange(8)[rank * 8 // world:(rank + 1) * 8 // world]
-    if world > 1:
-        torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting-{sum(advantages)}", rank=rank, world_size=world)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     stats = grpo.update(model, optimizer, rows[share], sampled[share].float(), torch.tensor(advantages)[share], grpo.Config(grad_clip=0.1))
-    if world > 1:
-        torch.save((model.state_dict(), stats), f"{folder}/rank{rank}.pt")
-        torch.distributed.destroy_process_group()
     return model.state_dict(), stats
 
 
-@pytest.mark.parametrize("advantages", [[1.0, -1, 0.5, -0.5, 2, -2, 1, -1], [0.0, 0, 0, 0, 2, -1, 1, -1]], ids=["both pull", "one rank has nothing left"])
-def test_two_processes_make_the_update_of_one(tmp_path, advantages):
-    Path(tmp_path, "model.json").write_text(json.dumps(dataclasses.asdict(train.small_config(16, 16, 1, 32))))
-    alone, stats = one_update(0, 1, tmp_path, advantages)
-    torch.multiprocessing.spawn(one_update, (2, str(tmp_path), advantages), nprocs=2)
-    for rank in (0, 1):
-        weights, theirs = torch.load(tmp_path / f"rank{rank}.pt")
-        assert theirs["grad_norm"] == pytest.approx(stats["grad_norm"], rel=1e-5) and stats["grad_norm"] > 0.1
-        for name, expected in alone.items():
-            torch.testing.assert_close(weights[name], expected, rtol=0, atol=1e-5)
+def one_rank(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    torch.save({name: one_update(pull, torch.arange(4 * rank, 4 * rank + 4)) for name, pull in PULLS.items()}, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_make_the_update_of_one(tmp_path):
+    torch.multiprocessing.spawn(one_rank, (str(tmp_path),), nprocs=2)
+    for name, advantages in PULLS.items():
+        alone, stats = one_update(advantages, torch.arange(8))
+        assert (stats["grad_norm"] > 0.1) == (name != "none")  # above the clip, so that both clip by the same global norm
+        for rank in (0, 1):
+            weights, theirs = torch.load(tmp_path / f"{rank}.pt")[name]
+            assert (theirs["grad_norm"], theirs["skipped"]) == (pytest.approx(stats["grad_norm"], rel=1e-4), 0)
+            for key, expected in alone.items():
+                torch.testing.assert_close(weights[key], expected, rtol=0, atol=1e-5, msg=f"{name}: {key} on rank {rank}")
