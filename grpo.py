@@ -113,6 +113,16 @@ def pass_at_k(n, c, k):
 
 # ---- rollout ----
 
+def train_tasks(env, step, n, seed):
+    """The training tasks of an update: the same for every arm of a seed; a finite set is gone through in a shuffled order."""
+    first, total = step * n, env.first.tasks("train")
+    if total is None:
+        return [seed * 10**7 + first + i for i in range(n)]
+    order = {e: torch.randperm(total, generator=torch.Generator().manual_seed(seed * 1000 + e)).tolist()
+             for e in {first // total, (first + n - 1) // total}}
+    return [order[(first + i) // total][(first + i) % total] for i in range(n)]
+
+
 def rollout(sampler, env, tok, tasks, split, names, cfg):
     """Play `cfg.group` episodes of each task. env: envs.Batch; names: whose random numbers each of the R = len(tasks) * group
     episodes uses (Sampler.seed).

@@ -24,7 +24,9 @@ ARMS = {  # name -> options of train.py, {kl} filled in from the tuning
     "tandem p = .5": "--method tandem",
     "tandem p = .75": "--method tandem --p 0.75",
     "tandem by token": "--method tandem --schedule token",
+    "tandem p = .5, 2 x updates": "--method tandem --steps 400",  # as many senior tokens as GRPO trains on
 }
+PLAIN_ONLY = ("tandem p = .5, 2 x updates",)
 GRID = {"lr": (1.5e-4, 3e-4, 6e-4), "kl": (0.05, 0.2)}  # the same for every arm (kl: for those that have one)
 TUNED = {}
 CONDITIONS = {"plain": "junior", "graded": "graded"}  # what the junior has seen -> --junior-skill
@@ -99,7 +101,7 @@ def slug(*parts):
 def tune(folder, jobs, seed=100):
     """Best of GRID for every arm by solo + step handoff pass@1 on valid problems. Writes tuning.json."""
     cells = []
-    for arm in ARMS:
+    for arm in (a for a in ARMS if a not in PLAIN_ONLY):
         grid = [dict(zip(("lr", "kl"), x)) for x in itertools.product(GRID["lr"], GRID["kl"])] if "KL" in arm else \
             [{"lr": lr} for lr in GRID["lr"]]
         cells += [(arm, settings) for settings in grid]
@@ -111,6 +113,7 @@ def tune(folder, jobs, seed=100):
         solo, step = (result["after"][k][0] for k in ("solo pass@1", "step handoff pass@1"))
         found.setdefault(arm, []).append({**settings, "solo": solo, "step handoff": step, "score": solo + step})
     best = {arm: {k: x for k, x in max(rows, key=lambda r: r["score"]).items() if k in GRID} for arm, rows in found.items()}
+    best["tandem p = .5, 2 x updates"] = best["tandem p = .5"]
     with open(f"{folder}/tuning.json", "w", encoding="utf-8") as file:
         json.dump({"best": best, "grid": found}, file, indent=1)
     print(json.dumps(best, indent=1))
@@ -182,14 +185,15 @@ def reproduce_tandem(folder, seeds, jobs):
     with open(f"{folder}/tuning.json" if os.path.exists(f"{folder}/tuning.json") else "docs/tandem/tuning.json", encoding="utf-8") as file:
         best = json.load(file)["best"]
     cells = [(arm, seed, condition) for condition in CONDITIONS for arm in ARMS for seed in seeds
-             if condition == "plain" or "tandem" in arm or arm.endswith("KL to junior")]
+             if condition == "plain" or (arm not in PLAIN_ONLY and ("tandem" in arm or arm.endswith("KL to junior")))]
     with ThreadPoolExecutor(jobs) as pool:
         done = dict(zip(cells, pool.map(lambda c: train(*c, f"{folder}/{slug(*c)}", best[c[0]]), cells)))
     for arm in ARMS:
         for seed in seeds:
-            if (arm, seed, "graded") not in done:
+            if (arm, seed, "graded") not in done and arm not in PLAIN_ONLY:
                 done[arm, seed, "graded"] = regrade(f"{folder}/{slug(arm, seed, 'plain')}", seed, f"{folder}/{slug(arm, seed, 'graded')}")
-    results = {c: {arm: [done[arm, seed, c]["after"] for seed in seeds] for arm in ARMS} for c in CONDITIONS}
+    results = {c: {arm: [done[arm, seed, c]["after"] for seed in seeds] for arm in ARMS if (arm, seeds[0], c) in done}
+               for c in CONDITIONS}
     with open(f"{folder}/results.json", "w", encoding="utf-8") as file:
         json.dump({"seeds": seeds, "settings": best, "seconds": {slug(*c): d["seconds"] for c, d in done.items()}, "results": results}, file, indent=1)
     text = table(results, seeds)

@@ -143,6 +143,16 @@ def make(recipe, path, device, threads, position, parent=None):
             run.save(path, train_until(recipe, device, position, parent))
 
 
+def worker(*args):
+    """make() in a process of its own: whatever ends it is one line."""
+    try:
+        make(*args)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (run.Stop, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
 @contextlib.contextmanager
 def locked(path):
     """Hold a lock file; released when the process ends, however it ends. No lock where the system has no fcntl."""
@@ -169,7 +179,7 @@ def warm_start(recipes, folder, device, threads):
         torch.set_num_threads(threads)
         return paths
     spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=make, args=(r, p, device, max(1, threads // len(missing)), i, os.getpid()), daemon=True)
+    workers = [spawn.Process(target=worker, args=(r, p, device, max(1, threads // len(missing)), i, os.getpid()), daemon=True)
                for i, (r, p) in enumerate(missing)]
     for worker in workers:
         worker.start()

@@ -150,12 +150,12 @@ def follow(senior, junior, batches, temperature=1.0, micro_rows=128):
 def evaluate(solo, team, env, tok, cfg, tandem, split, n, k, seed):
     """Every metric of the paper for one senior, on n problems with k chains each (teams: half the problems). solo: Sampler of
     the senior; team: TandemSampler of senior and junior, or None: then the senior's own metrics only. -> {name: (mean,
-    standard error)}"""
+    standard error or None)}"""
     alone, batches, episodes = grpo.evaluate(solo, env, tok, cfg, split, n, k, seed)
     out = {f"solo pass@{j}": (alone[f"pass@{j}"], alone[f"pass@{j}_se"]) for j in sorted({1, k})}
     for name in ("private", "malformed", "truncated"):
         if name in alone:
-            out[name] = (alone[name], 0.0)
+            out[name] = (alone[name], None)
     if team is None:
         return out
     for label, schedule in (("step handoff", "alternate"), ("word handoff", "word")):

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import shlex
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -170,62 +171,33 @@ def open_models(v, env, options, device, rank):
     return models["senior"], models.get("junior"), tok, paths
 
 
-# ---- one update of each method ----
-
-def train_tasks(env, step, n, seed):
-    """The training tasks of an update: the same for every arm of a seed; a finite set is gone through in a shuffled order."""
-    first, total = step * n, env.first.tasks("train")
-    if total is None:
-        return [seed * 10**7 + first + i for i in range(n)]
-    order = {e: torch.randperm(total, generator=torch.Generator().manual_seed(seed * 1000 + e)).tolist()
-             for e in {first // total, (first + n - 1) // total}}
-    return [order[(first + i) // total][(first + i) % total] for i in range(n)]
-
-
-def rl_step(step, model, reference, optimizer, sampler, env, tok, cfg, team, v, rank, world):
-    """Rollout, scoring, update. -> statistics, times in seconds"""
-    clock = [time.perf_counter()]
-    tasks = train_tasks(env, step, cfg.prompts, v["seed"])[rank::world]
-    names = [(v["seed"], "train", step, task, sample) for task in tasks for sample in range(cfg.group)]
-    rows, episodes = grpo.rollout(sampler, env, tok, tasks, "train", names, cfg)
-    clock.append(time.perf_counter())
-    rewards, valid = grpo.episode_rewards(episodes, cfg.group, rows.tokens.device)
-    advantages = grpo.group_advantages(rewards, valid=valid)  # [N, G]
-    mask = rows.mask.float() * valid.flatten()[:, None]
-    if v["method"] == "tandem":
-        mask = tandem.loss_mask(rows, team.junior_weight) * valid.flatten()[:, None]
-    reference_logp = grpo.score(reference, rows, cfg) if cfg.kl else None
-    clock.append(time.perf_counter())
-    all_stats = []
-    for part in torch.arange(len(tasks)).chunk(cfg.minibatches):
-        index = torch.isin(rows.group.cpu(), part).nonzero()[:, 0].to(mask.device)
-        all_stats.append(grpo.update(model, optimizer, rows[index], mask[index], advantages.flatten()[index], cfg,
-                                     None if reference_logp is None else reference_logp[index]))
-    clock.append(time.perf_counter())
-    stats = {k: sum(s.get(k, 0.0) for s in all_stats) / len(all_stats) for k in set().union(*all_stats)}
-    stats["mismatch_max"] = all_stats[0].get("mismatch_max", 0.0)  # before the first update of the batch: rounding only
-    played = grpo.summary(episodes, cfg.group)
-    stats.update({k: x for k, x in played.items() if not k.startswith("pass@")}, success=played["pass@1"],
-                 zero_variance=float((advantages == 0).all(1).float().mean()), tokens=int(rows.mask.sum()))
-    if v["method"] == "tandem":
-        shared = tandem.author_stats(sampler, rows)
-        if tandem.share_is_off(shared, team.p) and team.schedule != "alternate":
-            tqdm.write(f"warning: the senior won {shared['senior_draws']:.2f} of {shared['redraws']} draws at p = {team.p}", file=sys.stderr)
-        stats.update(shared)
-    times = dict(zip(("rollout", "scoring", "update"), (b - a for a, b in zip(clock, clock[1:]))))
-    return stats, times
+@dataclass
+class Run:
+    """What the loop works with."""
+    v: dict  # every option
+    cfg: grpo.Config
+    team: tandem.Config
+    settings: sft.Config
+    env: envs.Batch
+    tok: tokenizer.Tokenizer
+    model: GPT  # the senior: what is trained
+    warm: dict  # its weights at the start
+    reference: GPT | None  # of the KL term
+    optimizer: torch.optim.Optimizer
+    solo: Sampler  # the senior alone
+    both: tandem.TandemSampler | None  # senior and junior
+    paths: dict  # the checkpoints they started from
+    device: str
+    rank: int
+    world: int
+    compiled: bool
+    step: int = 0  # updates done
+    skipped: int = 0  # of which not finite
+    accuracy: float = math.nan  # solo, on valid problems, last time it was looked at
 
 
-def sft_step(step, model, optimizer, env, tok, settings, cfg, v):
-    began = time.perf_counter()
-    stats = sft.step(model, optimizer, env, tok, step, v["seed"], settings, cfg)
-    return stats, {"update": time.perf_counter() - began}
-
-
-# ---- the run ----
-
-def train(argv):
-    v, resumed = read_options(argv)
+def prepare(v, resumed):
+    """Options -> Run, warm starts made and the last checkpoint loaded."""
     if v["method"] == "tandem" and not v["junior"]:
         v["junior"] = "auto"
     torch.set_num_threads(v["threads"] or min(4, os.cpu_count() or 1))
@@ -237,84 +209,142 @@ def train(argv):
         raise run.Stop(f"{world} ranks do not divide the {cfg.prompts // cfg.minibatches} prompts of an update")
     env, options = open_env(v)
     v["test_problems"] = min(v["test_problems"] or env.first.problems, env.first.tasks(v["final_split"]) or math.inf)
-    if not resumed and rank == 0:
-        run.open_folder(v["out"], v)
-    began = time.time()
     if rank == 0:
-        announce(v, env)
-    senior, junior, tok, paths = open_models(v, env, options, device, rank)
-    warm = {k: x.clone() for k, x in senior.state_dict().items()}
-    model, rows = senior, cfg.prompts * cfg.group // world
+        if not resumed:
+            run.open_folder(v["out"], v)
+        announce(v)
+    model, junior, tok, paths = open_models(v, env, options, device, rank)
+    warm = {k: x.clone() for k, x in model.state_dict().items()}
     reference = junior
     if cfg.kl and cfg.kl_to == "warm":
-        reference = GPT(senior.cfg).to(device)
+        reference = GPT(model.cfg).to(device)
         reference.load_state_dict(warm)
     optimizer = sft.make_optimizer(model, settings) if v["method"] == "sft" else torch.optim.AdamW(
         model.parameters(), lr=cfg.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=device.startswith("cuda"))
     compiled = run.choose_compile(v["compile"], device, cfg.steps * env.first.max_turns * (cfg.max_new or env.first.max_new))
-    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32  # of the sampler; the trained weights are fp32
-    solo = Sampler(model, rows, compile=compiled, dtype=dtype)
-    both = tandem.TandemSampler(model, junior, rows, compile=compiled, dtype=dtype) if junior is not None else None
-    first, skipped = 0, 0
-    state = run.load_last(v["out"]) if resumed else None
+    sampling = {"rows": cfg.prompts * cfg.group // world, "compile": compiled,
+                "dtype": torch.bfloat16 if device.startswith("cuda") else torch.float32}  # what is trained stays fp32
+    r = Run(v, cfg, team, settings, env, tok, model, warm, reference, optimizer, Sampler(model, **sampling),
+            tandem.TandemSampler(model, junior, **sampling) if junior is not None else None, paths, device, rank, world, compiled)
+    if resumed:
+        resume(r)
+    return r
+
+
+def checkpoint(r):
+    if r.rank == 0:
+        run.save(os.path.join(r.v["out"], "ckpt.pt"), {
+            "model": r.model.state_dict(), "model_config": dataclasses.asdict(r.model.cfg), "tokenizer": r.tok.state(), "warm": r.warm,
+            "optimizer": r.optimizer.state_dict(), "step": r.step, "skipped": r.skipped, "threads": r.v["threads"],
+            "compiled": r.compiled, "junior": r.paths["junior"], "options": r.v}, keep_previous=True)
+
+
+def resume(r):
+    state = run.load_last(r.v["out"])
     if state is not None:
-        if state["threads"] != v["threads"] or state["compiled"] != compiled:
+        if state["threads"] != r.v["threads"] or state["compiled"] != r.compiled:
             raise run.Stop(f"this run had --threads {state['threads']} and compile {'on' if state['compiled'] else 'off'}; a resumed run keeps them")
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        first, warm, skipped = state["step"], state["warm"], state["skipped"]
-    if resumed and rank == 0:
-        run.cut_log(v["out"], first)
-        print(f"resumed at step {first} of {cfg.steps}")
+        r.model.load_state_dict(state["model"])
+        r.optimizer.load_state_dict(state["optimizer"])
+        r.step, r.warm, r.skipped = state["step"], state["warm"], state["skipped"]
+    if r.rank == 0:
+        run.cut_log(r.v["out"], r.step)
+        print(f"resumed at step {r.step} of {r.cfg.steps}")
 
-    def checkpoint(step):
-        if rank == 0:
-            run.save(os.path.join(v["out"], "ckpt.pt"), {
-                "model": model.state_dict(), "model_config": dataclasses.asdict(model.cfg), "tokenizer": tok.state(), "warm": warm,
-                "optimizer": optimizer.state_dict(), "step": step, "skipped": skipped, "threads": v["threads"], "compiled": compiled,
-                "junior": paths["junior"], "options": v}, keep_previous=True)
 
-    came, bad, accuracy = run.catch_signals(), 0, math.nan
-    with tqdm(total=cfg.steps, initial=first, desc=v["method"], disable=rank > 0, file=sys.stderr, mininterval=1) as bar:
-        for step in range(first, cfg.steps):
-            if v["method"] == "tandem":
-                both.set_schedule(team.schedule, tok, env.first.mark, team.max_gap or env.first.max_gap, team.p)
-            if v["method"] == "sft":
-                stats, times = sft_step(step, model, optimizer, env, tok, settings, cfg, v)
-            else:
-                stats, times = rl_step(step, model, reference, optimizer, both if v["method"] == "tandem" else solo, env, tok, cfg,
-                                       team, v, rank, world)
+# ---- one update of each method ----
+
+def sft_step(r):
+    began = time.perf_counter()
+    stats = sft.step(r.model, r.optimizer, r.env, r.tok, r.step, r.v["seed"], r.settings, r.cfg)
+    return {**stats, "time_update": time.perf_counter() - began}
+
+
+def rl_step(r):
+    """Rollout, scoring, update. -> statistics, times in seconds among them"""
+    clock, cfg, together = [time.perf_counter()], r.cfg, r.v["method"] == "tandem"
+    tasks = grpo.train_tasks(r.env, r.step, cfg.prompts, r.v["seed"])[r.rank::r.world]
+    names = [(r.v["seed"], "train", r.step, task, sample) for task in tasks for sample in range(cfg.group)]
+    sampler = r.both if together else r.solo
+    if together:
+        r.both.set_schedule(r.team.schedule, r.tok, r.env.first.mark, r.team.max_gap or r.env.first.max_gap, r.team.p)
+    rows, episodes = grpo.rollout(sampler, r.env, r.tok, tasks, "train", names, cfg)
+    clock.append(time.perf_counter())
+
+    rewards, valid = grpo.episode_rewards(episodes, cfg.group, rows.tokens.device)
+    advantages = grpo.group_advantages(rewards, valid=valid)  # [N, G]
+    mask = tandem.loss_mask(rows, r.team.junior_weight) if together else rows.mask.float()
+    mask = mask * valid.flatten()[:, None]  # an episode whose engine died does not count
+    reference_logp = grpo.score(r.reference, rows, cfg) if cfg.kl else None
+    clock.append(time.perf_counter())
+
+    updates = []
+    for index in torch.arange(len(rows.tokens), device=mask.device).chunk(cfg.minibatches):  # whole groups, as N divides
+        updates.append(grpo.update(r.model, r.optimizer, rows[index], mask[index], advantages.flatten()[index], cfg,
+                                   None if reference_logp is None else reference_logp[index]))
+    clock.append(time.perf_counter())
+
+    stats = {k: sum(u.get(k, 0.0) for u in updates) / len(updates) for k in set().union(*updates)}
+    stats["mismatch_max"] = updates[0].get("mismatch_max", 0.0)  # before the first update of the batch: rounding only
+    played = grpo.summary(episodes, cfg.group)
+    stats.update({k: x for k, x in played.items() if not k.startswith("pass@")}, success=played["pass@1"],
+                 zero_variance=float((advantages == 0).all(1).float().mean()), tokens=int(rows.mask.sum()))
+    if together:
+        shared = tandem.author_stats(r.both, rows)
+        if r.team.schedule != "alternate" and tandem.share_is_off(shared, r.team.p):
+            tqdm.write(f"warning: the senior won {shared['senior_draws']:.2f} of {shared['redraws']} draws at p = {r.team.p}", file=sys.stderr)
+        stats.update(shared)
+    stats.update(zip(("time_rollout", "time_scoring", "time_update"), (b - a for a, b in zip(clock, clock[1:]))))
+    return {**stats, "tokens_per_s": stats["tokens"] / stats["time_rollout"]}
+
+
+# ---- the run ----
+
+def train(argv):
+    r = prepare(*read_options(argv))
+    v, cfg, began = r.v, r.cfg, time.time()
+    came, bad = run.catch_signals(), 0
+    if r.step == 0:
+        checkpoint(r)
+    with tqdm(total=cfg.steps, initial=r.step, desc=v["method"], disable=r.rank > 0, file=sys.stderr, mininterval=1) as bar:
+        while r.step < cfg.steps:
+            stats = sft_step(r) if v["method"] == "sft" else rl_step(r)
+            r.step += 1
+            r.skipped += stats["skipped"]
             bad = bad + 1 if stats["skipped"] else 0
-            skipped += stats["skipped"]
             if bad == 10:
-                raise run.Stop(f"ten updates in a row were not finite; the last good state is {v['out']}/ckpt.pt: lower --lr and start anew from it "
-                               "with --senior")
-            now = step + 1
-            if rank == 0:
-                line = {"step": now, "wall": time.time() - began, **{f"time_{k}": x for k, x in times.items()}, **stats, "skipped": skipped}
-                if "rollout" in times:
-                    line["tokens_per_s"] = stats["tokens"] / times["rollout"]
-                if now % v["eval_every"] == 0:
-                    found, batches, episodes = grpo.evaluate(solo, env, tok, cfg, "valid", v["eval_problems"], 1, v["seed"])
-                    accuracy = line["solo"] = found["pass@1"]
-                    line.update({f"solo_{k}": found[k] for k in ("private", "malformed", "truncated", "turns") if k in found})
-                    write_samples(v["out"], now, env, episodes)
-                run.log(v["out"], line)
-                bar.set_postfix(reward=f"{stats.get('reward', math.nan):.2f}", solo=f"{accuracy:.2f}",
-                                tok_s=f"{line.get('tokens_per_s', 0):,.0f}")
+                raise run.Stop(f"ten updates in a row were not finite; the last good state is {v['out']}/ckpt.pt: start anew from it "
+                               "(--senior) with a lower --lr")
+            if r.rank == 0:
+                record(r, stats, time.time() - began)
+                bar.set_postfix(reward=f"{stats.get('reward', math.nan):.2f}", solo=f"{r.accuracy:.2f}",
+                                tok_s=f"{stats.get('tokens_per_s', 0):,.0f}")
             bar.update()
-            if now % v["save_every"] == 0 or now == cfg.steps or came:
-                checkpoint(now)
-            if came and now < cfg.steps:
+            stop = bool(grpo.all_sum(torch.tensor(len(came), device=r.device)))  # one rank's signal stops them all
+            if r.step % v["save_every"] == 0 or r.step == cfg.steps or stop:
+                checkpoint(r)
+            if stop and r.step < cfg.steps:
                 bar.close()
-                print(f"stopped at step {now} of {cfg.steps}, saved. Go on with:\n  python train.py --resume --out {shlex.quote(v['out'])}")
-                return 128 + came[0]
-    if rank == 0:
-        final_table(v, cfg, team, env, tok, model, warm, solo, both, time.time() - began)
+                if r.rank == 0:
+                    print(f"stopped at step {r.step} of {cfg.steps}, saved. Go on with:\n  python train.py --resume --out {shlex.quote(v['out'])}")
+                return 128 + (came or [signal.SIGINT])[0]
+    if r.rank == 0:
+        final_table(r, time.time() - began)
     return 0
 
 
-def announce(v, env):
+def record(r, stats, seconds):
+    """A line of metrics, and every eval_every updates a look at the senior alone on valid problems."""
+    line = {"step": r.step, "wall": seconds, **stats, "skipped": r.skipped}
+    if r.step % r.v["eval_every"] == 0:
+        found, _, episodes = grpo.evaluate(r.solo, r.env, r.tok, r.cfg, "valid", r.v["eval_problems"], 1, r.v["seed"])
+        r.accuracy = line["solo"] = found["pass@1"]
+        line.update({f"solo_{k}": found[k] for k in ("private", "malformed", "truncated", "turns") if k in found})
+        write_samples(r.v["out"], r.step, r.env, episodes)
+    run.log(r.v["out"], line)
+
+
+def announce(v):
     """What will happen, and how long it takes."""
     print(f"{v['method']} on {v['env']}, {v['steps']} updates, {v['threads']} threads, output in {v['out']}")
     if v["env"] == "arithmetic" and v["device"] in ("auto", "cpu"):
@@ -327,19 +357,19 @@ def write_samples(out, step, env, episodes):
             file.write(f"--- step {step}, valid task {e['task']}, reward {e['reward']:g}\n{env.first.reset(e['task'], 'valid')}\n{e['text']}\n")
 
 
-def final_table(v, cfg, team, env, tok, model, warm, solo, both, seconds):
+def final_table(r, seconds):
     """Every metric before and after, on problems nobody has looked at. Also written to result.json."""
-    trained, columns = {k: x.clone() for k, x in model.state_dict().items()}, {}
-    for name, weights in (("before", warm), ("after", trained)):
-        model.load_state_dict(weights)
-        columns[name] = tandem.evaluate(solo, both, env, tok, cfg, team, v["final_split"], v["test_problems"], v["test_chains"], v["seed"])
-    n = v["test_problems"]
+    v, n, columns = r.v, r.v["test_problems"], {}
+    trained = {k: x.clone() for k, x in r.model.state_dict().items()}
+    for name, weights in (("before", r.warm), ("after", trained)):
+        r.model.load_state_dict(weights)
+        columns[name] = tandem.evaluate(r.solo, r.both, r.env, r.tok, r.cfg, r.team, v["final_split"], n, v["test_chains"], v["seed"])
     run.write(os.path.join(v["out"], "result.json"), json.dumps({"n": n, "chains": v["test_chains"], "seconds": seconds, **columns}, indent=1))
-    print(f"\n{n} {v['final_split']} problems x {v['test_chains']} chains (handoff: {max(1, n // 2)} problems), temperature {cfg.temperature:g}, 95% intervals")
-    print(f"{'':24}{'before':>18}{'after':>18}")
+    print(f"\n{n} {v['final_split']} problems x {v['test_chains']} chains (handoff: {max(1, n // 2)} problems), temperature "
+          f"{r.cfg.temperature:g}, 95% intervals\n{'':24}{'before':>18}{'after':>18}")
     for name in columns["after"]:
         print(f"{name:24}" + "".join(f"{cell(columns[c].get(name), n if 'hand' not in name else n // 2):>18}" for c in columns))
-    print(f"{seconds:.0f} s in all but this table\n\nnext:\n  python sample.py {v['out']}\n  python train.py --method "
+    print(f"{seconds:.0f} s of training\n\nnext:\n  python sample.py {shlex.quote(v['out'])}\n  python train.py --method "
           f"{'grpo --junior auto' if v['method'] == 'tandem' else 'tandem'} --env {v['env']} --seed {v['seed']}"
           + (f" --data {shlex.quote(v['data'])}" if v["data"] else ""))
 
@@ -349,8 +379,10 @@ def cell(pair, n):
     if pair is None:
         return "-"
     mean, error = pair
-    half = 1.96 * error or (3 / n if mean in (0.0, 1.0) else 0.0)
-    return f"{mean:.3f} +- {half:.3f}" if half else f"{mean:.3f}"
+    if error is None:
+        return f"{mean:.3f}"
+    half = 1.96 * error or (min(1.0, 3 / n) if mean in (0.0, 1.0) else 0.0)
+    return f"{mean:.3f} +- {half:.3f}"
 
 
 def main(argv=None):
