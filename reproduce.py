@@ -26,10 +26,12 @@ ARMS = {  # name -> options of train.py, {kl} filled in from the tuning
     "tandem by token": "--method tandem --schedule token",
     "tandem p = .5, 2 x updates": "--method tandem --steps 400",  # as many senior tokens as GRPO trains on
 }
-PLAIN_ONLY = ("tandem p = .5, 2 x updates",)
 GRID = {"lr": (1.5e-4, 3e-4, 6e-4), "kl": (0.05, 0.2)}  # the same for every arm (kl: for those that have one)
-TUNED = {}
-CONDITIONS = {"plain": "junior", "graded": "graded"}  # what the junior has seen -> --junior-skill
+CONDITIONS = {  # name -> more options of train.py, and the arms it is run with
+    "plain junior": ("", tuple(ARMS)),
+    "graded junior": ("--junior-skill graded", ("GRPO", "GRPO + KL to junior", "tandem p = .5", "tandem p = .75", "tandem by token")),
+    "senior at 40% private": ("--skill senior40", ("GRPO", "tandem p = .5")),
+}
 COLUMNS = {"solo pass@1": "solo", "solo pass@4": "solo @4", "step handoff pass@1": "step handoff", "step handoff pass@4": "step @4",
            "word handoff pass@1": "word handoff", "retention@1": "retention", "legibility": "legibility", "log_ratio": "log ratio",
            "kl": "exact KL", "private": "private"}
@@ -39,7 +41,7 @@ T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9
 def command(arm, seed, condition, out, settings, more=()):
     """The train.py command of one cell."""
     options = [f"--{k}={x}" for k, x in settings.items()]
-    return [sys.executable, "train.py", *ARMS[arm].split(), "--junior=auto", f"--junior-skill={CONDITIONS[condition]}",
+    return [sys.executable, "train.py", *ARMS[arm].split(), "--junior=auto", *CONDITIONS[condition][0].split(),
             f"--seed={seed}", f"--out={out}", "--threads=1", *options, *more]
 
 
@@ -57,8 +59,8 @@ def train(arm, seed, condition, out, settings, more=()):
         with open(out + ".log", "a", encoding="utf-8") as log:
             code = subprocess.run(command(arm, seed, condition, out, settings, more) + ["--resume"], stdout=log, stderr=log).returncode
         if code:
-            sys.exit(f"{arm}, seed {seed}, {condition} junior ended with code {code}: see {out}.log; run this again to go on")
-        print(f"done: {arm}, seed {seed}, {condition} junior, {settings}", flush=True)
+            sys.exit(f"{arm}, seed {seed}, {condition} ended with code {code}: see {out}.log; run this again to go on")
+        print(f"done: {arm}, seed {seed}, {condition}, {settings}", flush=True)
     return finished(out)
 
 
@@ -101,12 +103,12 @@ def slug(*parts):
 def tune(folder, jobs, seed=100):
     """Best of GRID for every arm by solo + step handoff pass@1 on valid problems. Writes tuning.json."""
     cells = []
-    for arm in (a for a in ARMS if a not in PLAIN_ONLY):
+    for arm in (a for a in ARMS if not a.endswith("updates")):
         grid = [dict(zip(("lr", "kl"), x)) for x in itertools.product(GRID["lr"], GRID["kl"])] if "KL" in arm else \
             [{"lr": lr} for lr in GRID["lr"]]
         cells += [(arm, settings) for settings in grid]
     with ThreadPoolExecutor(jobs) as pool:
-        results = list(pool.map(lambda c: train(c[0], seed, "plain", f"{folder}/tune/{slug(c[0], *c[1].values())}", c[1],
+        results = list(pool.map(lambda c: train(c[0], seed, "plain junior", f"{folder}/tune/{slug(c[0], *c[1].values())}", c[1],
                                                 ("--final-split=valid", "--test-problems=256")), cells))
     found = {}
     for (arm, settings), result in zip(cells, results):
@@ -144,7 +146,7 @@ def table(results, seeds):
     """results: {condition: {arm: [metrics of a seed]}} -> Markdown"""
     lines = []
     for condition, arms in results.items():
-        lines += [f"\n**{condition} junior**, {len(seeds)} seeds, mean +- 95% t-interval over seeds\n",
+        lines += [f"\n**{condition}**, {len(seeds)} seeds, mean +- 95% t-interval over seeds\n",
                   "| arm | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
         for arm, runs in arms.items():
             cells = ["%.3f +- %.3f" % interval([r[name][0] for r in runs]) for name in COLUMNS]
@@ -171,12 +173,14 @@ def figure(results, path):
     from matplotlib import pyplot as plt
     fig, axes = plt.subplots(1, len(results), figsize=(5.5 * len(results), 4.5), sharex=True, sharey=True, squeeze=False)
     for ax, (condition, arms) in zip(axes[0], results.items()):
-        for i, (arm, runs) in enumerate(arms.items()):
-            ax.plot([r["solo pass@1"][0] for r in runs], [r["step handoff pass@1"][0] for r in runs], "osD^vP*"[i % 7], label=arm, alpha=0.8)
+        for arm, runs in arms.items():
+            i = list(ARMS).index(arm)  # the same mark in every panel
+            ax.plot([r["solo pass@1"][0] for r in runs], [r["step handoff pass@1"][0] for r in runs], "osD^vP*X"[i], color=f"C{i}",
+                    label=arm, alpha=0.8)
         ax.plot([0, 1], [0, 1], color="grey", lw=0.5)
-        ax.set(title=f"{condition} junior", xlabel="solo pass@1", xlim=(0.6, 1), ylim=(0, 1))
+        ax.set(title=condition, xlabel="solo pass@1", xlim=(0.6, 1), ylim=(0, 1))
     axes[0][0].set_ylabel("step handoff pass@1")
-    axes[0][-1].legend(fontsize=8)
+    axes[0][0].legend(fontsize=8)
     fig.tight_layout()
     fig.savefig(path, dpi=110)
 
@@ -184,16 +188,14 @@ def figure(results, path):
 def reproduce_tandem(folder, seeds, jobs):
     with open(f"{folder}/tuning.json" if os.path.exists(f"{folder}/tuning.json") else "docs/tandem/tuning.json", encoding="utf-8") as file:
         best = json.load(file)["best"]
-    cells = [(arm, seed, condition) for condition in CONDITIONS for arm in ARMS for seed in seeds
-             if condition == "plain" or (arm not in PLAIN_ONLY and ("tandem" in arm or arm.endswith("KL to junior")))]
+    cells = [(arm, seed, condition) for condition, (_, arms) in CONDITIONS.items() for arm in arms for seed in seeds
+             if (arm, condition) != ("GRPO", "graded junior")]
     with ThreadPoolExecutor(jobs) as pool:
         done = dict(zip(cells, pool.map(lambda c: train(*c, f"{folder}/{slug(*c)}", best[c[0]]), cells)))
-    for arm in ARMS:
-        for seed in seeds:
-            if (arm, seed, "graded") not in done and arm not in PLAIN_ONLY:
-                done[arm, seed, "graded"] = regrade(f"{folder}/{slug(arm, seed, 'plain')}", seed, f"{folder}/{slug(arm, seed, 'graded')}")
-    results = {c: {arm: [done[arm, seed, c]["after"] for seed in seeds] for arm in ARMS if (arm, seeds[0], c) in done}
-               for c in CONDITIONS}
+    for seed in seeds:
+        done["GRPO", seed, "graded junior"] = regrade(f"{folder}/{slug('GRPO', seed, 'plain junior')}", seed,
+                                                      f"{folder}/{slug('GRPO', seed, 'graded junior')}")
+    results = {c: {arm: [done[arm, seed, c]["after"] for seed in seeds] for arm in arms} for c, (_, arms) in CONDITIONS.items()}
     with open(f"{folder}/results.json", "w", encoding="utf-8") as file:
         json.dump({"seeds": seeds, "settings": best, "seconds": {slug(*c): d["seconds"] for c, d in done.items()}, "results": results}, file, indent=1)
     text = table(results, seeds)

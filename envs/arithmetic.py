@@ -17,13 +17,13 @@ PLAIN = re.compile(r"\d[+-]\d=\d")
 PRIVATE = re.compile(r"[a-j][+-][a-j]=[a-j]")
 
 # skill -> (share of private lines, share of chains whose lines each draw their notation afresh)
-SKILLS = {"plain": (0.0, 0.0), "private": (1.0, 0.0), "senior": (0.6, 0.3), "junior": (0.0, 0.0), "graded": (0.005, 0.0)}
+SKILLS = {"plain": (0.0, 0.0), "private": (1.0, 0.0), "senior": (0.6, 0.3), "senior40": (0.4, 0.3), "junior": (0.0, 0.0), "graded": (0.005, 0.0)}
 
 
 class Arithmetic:
     max_turns, max_new, context, problems = 1, 48, 64, 512
     mark, max_gap = "\n", 6  # a word is a line, and a line has six tokens
-    targets = {"senior": 0.3, "junior": 0.9, "graded": 0.9}  # accuracy, in each notation that it uses, at which a warm start ends
+    targets = {"senior": 0.3, "senior40": 0.3, "junior": 0.9, "graded": 0.9}  # accuracy, in each notation that it uses, at which a warm start ends
     warm_steps = 3000  # and the number of steps at which it gives up
 
     def __init__(self, ops=6):
