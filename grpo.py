@@ -77,11 +77,11 @@ def token_weights(mask, *, per="token", total=None):
     non-empty rows) over the global batch, where these rows are only a part of it."""
     mask = mask.float()
     if per == "token":
-        return mask / (mask.sum() if total is None else total).clamp(min=1e-8)
+        return mask / torch.as_tensor(mask.sum() if total is None else total).clamp(min=1e-8)
     if per != "sequence":
         raise ValueError(f"per is 'token' or 'sequence', not {per!r}")
     length = mask.sum(1, keepdim=True)
-    return mask / length.clamp(min=1e-8) / ((length > 0).sum() if total is None else total).clamp(min=1)
+    return mask / length.clamp(min=1e-8) / torch.as_tensor((length > 0).sum() if total is None else total).clamp(min=1)
 
 
 def clipped_loss(logp, behaviour_logp, advantage, weight, *, clip_low=0.2, clip_high=0.2):
@@ -300,4 +300,5 @@ def worst_family(episodes, least=0.1):
     families = {}
     for e in episodes:
         families.setdefault(e.get("family"), []).append(bool(e.get("success", e["reward"] > 0)))
-    return min(sum(won) / len(won) for won in families.values() if len(won) >= least * len(episodes))
+    rates = [sum(won) / len(won) for won in families.values() if len(won) >= least * len(episodes)]
+    return min(rates, default=sum(map(sum, families.values())) / len(episodes))

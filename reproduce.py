@@ -33,7 +33,7 @@ CONDITIONS = {  # name -> more options of train.py, and the arms it is run with
     "senior at 40% private": ("--skill senior40", ("GRPO", "tandem p = .5")),
 }
 COLUMNS = {"solo pass@1": "solo", "solo pass@4": "solo @4", "step handoff pass@1": "step handoff", "step handoff pass@4": "step @4",
-           "word handoff pass@1": "word handoff", "retention@1": "retention", "legibility": "legibility", "log_ratio": "log ratio",
+           "training handoff pass@1": "training schedule", "retention@1": "retention", "legibility": "legibility", "log_ratio": "log ratio",
            "kl": "exact KL", "private": "private"}
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # by number of seeds
 

@@ -130,6 +130,8 @@ class Sampler:
     def feed(self, rows, ids):
         """Append forced tokens. rows: list of row numbers, ids: a list of ids for each, of any lengths. OverflowError when a
         row would outgrow its context."""
+        if not rows:
+            return
         device = self.tokens.device
         rows = torch.tensor(rows, device=device)
         before = self.length[rows]
@@ -138,7 +140,7 @@ class Sampler:
             row = int((before + n).argmax())
             raise OverflowError(f"{int((before + n)[row])} tokens do not fit a context of {self.context}")
         offset = torch.arange(max(len(i) for i in ids), device=device)  # [T]
-        new = torch.tensor([list(i) + [0] * (len(offset) - len(i)) for i in ids], device=device)  # [b, T]
+        new = torch.tensor([list(i) + [0] * (len(offset) - len(i)) for i in ids], dtype=torch.long, device=device)  # [b, T]
         slot = torch.where(offset < n[:, None], before[:, None] + offset, self.context)
         self.tokens.index_put_((rows[:, None], slot), new)
         self.length.index_add_(0, rows, n)

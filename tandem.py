@@ -76,6 +76,7 @@ class TandemSampler(Sampler):
         self.author_key[:len(names)] = torch.tensor([row_key("author", *name) for name in names], device=self.key.device)
         self.author.copy_(self.toggle | (uniform(self.author_key, self.count) < self.p))  # alternate: the senior first
         self.fresh.fill_(True)
+        self.since.zero_()
 
     def step(self):
         senior, junior = self.logits(0).log_softmax(-1), self.logits(1).log_softmax(-1)  # [B, V] each
@@ -117,13 +118,6 @@ def share_is_off(stats, p, sigmas=5.0):
 
 # ---- metrics ----
 
-def evaluate_team(sampler, env, tok, cfg, schedule, split, n, k, seed, *, p=0.5, max_gap=0):
-    """pass@k of senior and junior together under a schedule; "alternate" is the paper's handoff, the senior first."""
-    sampler.set_schedule(schedule, tok, env.first.mark, max_gap or env.first.max_gap, p)
-    metrics, batches, _ = grpo.evaluate(sampler, env, tok, cfg, split, n, k, seed)
-    return metrics
-
-
 @torch.no_grad()
 def follow(senior, junior, batches, temperature=1.0, micro_rows=128):
     """How well the junior follows chains that the senior wrote alone. -> {name: (mean, standard error over chains)}:
@@ -158,8 +152,9 @@ def evaluate(solo, team, env, tok, cfg, tandem, split, n, k, seed):
             out[name] = (alone[name], None)
     if team is None:
         return out
-    for label, schedule in (("step handoff", "alternate"), ("word handoff", "word")):
-        metrics = evaluate_team(team, env, tok, cfg, schedule, split, n // 2, k, seed, max_gap=tandem.max_gap)
+    for label, schedule in (("step handoff", "alternate"), ("training handoff", tandem.schedule)):
+        team.set_schedule(schedule, tok, env.first.mark, tandem.max_gap or env.first.max_gap, tandem.p)
+        metrics, _, _ = grpo.evaluate(team, env, tok, cfg, split, max(1, n // 2), k, seed)
         for j in sorted({1, k}):
             out[f"{label} pass@{j}"] = (metrics[f"pass@{j}"], metrics[f"pass@{j}_se"])
     for j in sorted({1, k}):

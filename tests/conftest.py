@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import grpo
 import run
 import train
 from model import GPT, small_config
@@ -48,6 +49,7 @@ def command(tmp_path, monkeypatch, capsys, cache):
         code = train.main([*TINY, "--cache", cache, *args])
         return code, *capsys.readouterr()
     yield call
+    torch.set_num_threads(1)
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
@@ -69,7 +71,28 @@ def outcome(out="o"):
     """What must not depend on interruptions: final weights, the table and the metrics, times apart."""
     weights = {k: x.tolist() for k, x in run.load(f"{out}/ckpt.pt")["model"].items()}
     table = json.loads(Path(out, "result.json").read_text())
-    return weights, {k: x for k, x in table.items() if k != "seconds"}, repr(metrics(out))  # repr: nan equals nan
+    return weights, {k: x for k, x in table.items() if k != "seconds"}, json.dumps(metrics(out), sort_keys=True)  # as text: nan equals nan
+
+
+def interrupt_at(monkeypatch, step):
+    """Ctrl-C while the metrics of `step` are written."""
+    log = run.log
+
+    def logged(out, line):
+        log(out, line)
+        if line["step"] == step:
+            os.kill(os.getpid(), signal.SIGINT)
+    monkeypatch.setattr(run, "log", logged)
+
+
+def poison(monkeypatch, *calls):
+    """Make the loss of these updates NaN (numbered from 1); none given: of all."""
+    apply, count = grpo.apply_gradients, [0]
+
+    def poisoned(model, optimizer, clip, loss):
+        count[0] += 1
+        return apply(model, optimizer, clip, loss * float("nan") if not calls or count[0] in calls else loss)
+    monkeypatch.setattr(grpo, "apply_gradients", poisoned)
 
 
 def save_model(path, env, context=64):

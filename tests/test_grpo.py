@@ -12,9 +12,9 @@ from model import GPT, GPTConfig
 from sampler import Sampler
 
 
-def tiny(vocab=4, context=4, seed=0, width=8):
+def tiny(vocab=4, context=4, seed=0):
     torch.manual_seed(seed)
-    return GPT(GPTConfig(vocab, context, layers=1, heads=1, kv_heads=1, width=width, head_width=8, ffn_width=16))
+    return GPT(GPTConfig(vocab, context, layers=1, heads=1, kv_heads=1, width=8, head_width=8, ffn_width=16))
 
 
 def gradient(model):
@@ -41,8 +41,7 @@ def test_equal_fractional_rewards_give_exactly_zero(value, G):
     assert grpo.group_advantages(torch.full((1, G), value)).eq(0).all()
     mixed = torch.full((1, G), value)
     mixed[0, 0] = 5.0  # an invalid episode does not make a difference
-    valid = torch.arange(G)[None] > 0
-    assert grpo.group_advantages(mixed, valid=valid, eps=1e-12).eq(0).all()
+    assert grpo.group_advantages(mixed, valid=torch.arange(G)[None] > 0, eps=1e-12).eq(0).all()
 
 
 @pytest.mark.parametrize("per, expected, total", [
@@ -62,14 +61,13 @@ def test_token_weights_by_hand_sum_to_one_also_over_parts_of_a_batch(per, expect
 def test_clipped_loss_by_hand_and_no_gradient_where_the_clip_acts():
     ratio = torch.tensor([[1.1, 1.5, 1.5, 0.5, 0.5, 0.95]])
     advantage = torch.tensor([[2.0, 2.0, -2.0, 2.0, -2.0, -2.0]])
-    weight = torch.tensor([[0.1, 0.2, 0.3, 0.1, 0.2, 0.1]])
+    weight = torch.tensor([[0.1, 0.15, 0.3, 0.1, 0.25, 0.1]])
     surrogate = torch.tensor([[2.2, 1.3 * 2, -3.0, 1.0, -0.9 * 2, -1.9]])  # clipped at 1.3 above, at 0.9 below, pessimistically
     logp = ratio.log().requires_grad_()
     loss = grpo.clipped_loss(logp, torch.zeros_like(logp), advantage, weight, clip_low=0.1, clip_high=0.3)
     torch.testing.assert_close(loss, -(weight * surrogate).sum())
     loss.backward()
-    free = torch.tensor([[1, 0, 1, 1, 0, 1]])
-    torch.testing.assert_close(logp.grad, -weight * ratio * advantage * free)
+    torch.testing.assert_close(logp.grad, -weight * ratio * advantage * torch.tensor([[1, 0, 1, 1, 0, 1]]))
 
 
 @pytest.mark.parametrize("pad", [-math.inf, -1e9, 1e9])
@@ -144,8 +142,7 @@ def random_rows(model, R=6, T=9, seed=0):
     """R rows of different lengths: an observation of two tokens, an answer, for the longer ones a second turn of both."""
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(model.cfg.vocab_size, (R, T), generator=generator)
-    length = torch.randint(4, T + 1, (R, 1), generator=generator)
-    column = torch.arange(T)
+    length, column = torch.randint(4, T + 1, (R, 1), generator=generator), torch.arange(T)
     mask = (column >= 2) & (column < length) & (column != 5)
     with torch.no_grad():
         behaviour = grpo.token_logp(model, tokens) * mask
@@ -158,18 +155,21 @@ def gradient_of_update(model, rows, mask, advantage, reference_logp=None, **opti
 
 
 @pytest.mark.parametrize("kl", [0.0, 0.3])
-def test_gradient_and_statistics_do_not_depend_on_micro_batches(kl):
+def test_gradient_is_that_of_the_equations_and_does_not_depend_on_micro_batches(kl):
     model = tiny(6, 9)
     rows = random_rows(model)
     rows.behaviour_logp -= 0.3 * torch.rand(6, 9, generator=torch.Generator().manual_seed(5)) * rows.mask  # some ratios are clipped
     advantage = torch.tensor([1.0, -0.5, 0.0, 0.3, 0.0, 2.0])
     reference = grpo.score(tiny(6, 9, seed=1), rows, grpo.Config()) if kl else None
-    stats, whole = gradient_of_update(model, rows, rows.mask.float(), advantage, reference, micro_rows=64, kl=kl)
-    assert whole.norm() > 0.1 and 0 < stats["clip_share"] < 1
-    for micro_rows in (1, 3):
-        other, found = gradient_of_update(model, rows, rows.mask.float(), advantage, reference, micro_rows=micro_rows, kl=kl)
-        torch.testing.assert_close(found, whole, rtol=0, atol=1e-6)
-        assert other == pytest.approx(stats, abs=1e-6)
+    logp, weight = grpo.token_logp(model, rows.tokens), grpo.token_weights(rows.mask)
+    by_hand = grpo.clipped_loss(logp, rows.behaviour_logp, advantage[:, None], weight)
+    by_hand = by_hand + kl * (weight * grpo.k3_kl(logp, reference)).sum() if kl else by_hand
+    expected = torch.cat([g.flatten() for g in torch.autograd.grad(by_hand, list(model.parameters()))])
+    for micro_rows in (64, 1, 3):
+        stats, found = gradient_of_update(model, rows, rows.mask.float(), advantage, reference, micro_rows=micro_rows, kl=kl)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+        assert stats == pytest.approx(first := stats if micro_rows == 64 else first, abs=1e-6)
+    assert expected.norm() > 0.1 and 0 < stats["clip_share"] < 1 and stats["loss"] == pytest.approx(by_hand.item(), abs=1e-6)
 
 
 def test_skipping_rows_without_advantage_keeps_them_in_the_normaliser():
@@ -186,17 +186,16 @@ def test_skipping_rows_without_advantage_keeps_them_in_the_normaliser():
 def test_a_batch_without_any_advantage_has_no_gradient_and_one_that_is_not_finite_is_skipped():
     model = tiny(6, 9)
     rows, before = random_rows(model), [p.clone() for p in model.parameters()]
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     for advantage, skipped in ((0.0, 0), (math.inf, 1)):
-        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
         stats = grpo.update(model, optimizer, rows, rows.mask, torch.full((6,), advantage), grpo.Config())
         assert stats["skipped"] == skipped and all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
 
 
 def test_gradient_reaches_every_sampled_token_the_end_too_and_no_observation():
     model, seen = tiny(6, 9), []
-    rows = random_rows(model)
+    rows, advantage = random_rows(model), torch.tensor([1.0, -1.0, 0.5, 1.0, -0.5, 2.0])
     model.register_forward_hook(lambda module, inputs, output: seen.append(output) or output.retain_grad())
-    advantage = torch.tensor([1.0, -1.0, 0.5, 1.0, -0.5, 2.0])
     grpo.loss(model, rows, grpo.token_weights(rows.mask), advantage, grpo.Config())[0].backward()
     per_token = seen[0].grad  # [R, T-1, V]: column t - 1 predicts token t
     assert torch.equal(per_token.abs().sum(-1) > 0, rows.mask[:, 1:])
@@ -240,8 +239,7 @@ def replay(name, rows, episodes, row):
         ended = own[-1] == TOK.end_id
         text = TOK.decode(own[:-1] if ended else own)
         step = env.step(text)
-        reward += step.reward
-        ids, turns = ids + own, turns + [turn] * len(own)
+        ids, turns, reward = ids + own, turns + [turn] * len(own), reward + step.reward
         if turn + 1 < episode["turns"]:
             assert not step.done
             heard = ([] if ended else [TOK.end_id]) + TOK.encode_turn("user", step.observation)

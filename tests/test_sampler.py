@@ -239,7 +239,8 @@ def test_a_shared_prompt_is_the_same_as_one_prompt_a_row():
 def test_compaction_in_the_middle_of_an_episode_continues_the_same_episodes():
     plain, compacted = (start(Sampler(tiny(), 4), PROMPTS) for _ in range(2))
     for sampler in (plain, compacted):
-        sampler.sample(4, ())
+        sampler.sample(6, (0, 5, 9))
+    assert len(set(plain.count.tolist())) > 2
     compacted.select([3, 1, 3, 3])
     for sampler, rows in ((plain, [3, 1]), (compacted, [0, 1])):
         sampler.feed(rows, [[5, 6], [7]])
@@ -257,26 +258,27 @@ def test_temperature_zero_takes_the_largest_logit():
             with torch.no_grad():
                 prompt = prompt + [int(model(torch.tensor([prompt]))[0, -1].argmax())]
         assert text == prompt
+    assert sampler.logp.min() > -1e-4
     sampler.sample(2, (), temperature=1.0)  # and the next call is not greedy
-    assert (sampler.logp.min() < -0.1)
+    assert sampler.logp.min() < -0.1
 
 
 def test_rows_stop_at_a_stop_token_or_the_limit_and_others_stay_as_they_are():
     sampler = start(Sampler(tiny(context=60), 5), [[1, 2]] * 4)  # a fifth row that nobody fed
     stops, ends = (3, 8), 0
-    for turn in range(4):
+    for turn in range(8):
         old = texts(sampler)
-        before = sampler.sample(6, stops, rows=[3, 0, 1])
+        before = sampler.sample(4, stops, rows=[3, 0, 1])
         assert before.tolist() == [len(text) for text in old]
         for row in (0, 1, 3):
             new = texts(sampler)[row][before[row]:]
-            assert texts(sampler)[row][:before[row]] == old[row] and 1 <= len(new) <= 6
-            assert not set(new[:-1]) & set(stops) and (new[-1] in stops or len(new) == 6)
+            assert texts(sampler)[row][:before[row]] == old[row] and 1 <= len(new) <= 4
+            assert not set(new[:-1]) & set(stops) and (new[-1] in stops or len(new) == 4)
             ends += new[-1] in stops
         assert (texts(sampler)[2], texts(sampler)[4]) == (old[2], old[4]) == ([1, 2], [])
-    assert 0 < ends < 12 and sampler.count.tolist() == [int(n) - 2 if n > 2 else 0 for n in sampler.length]
-    sampler.sample(3, ())  # the stop ids of the call before do not linger
-    assert sampler.length[2] == 5
+    assert 0 < ends < 24 and sampler.count.tolist() == [int(n) - 2 if n > 2 else 0 for n in sampler.length]
+    before = sampler.sample(20, ())  # the stop ids of the call before do not linger
+    assert sampler.length[2] == 22 and any(set(stops) & set(text[n:-1]) for text, n in zip(texts(sampler), before))
 
 
 def test_a_bf16_sampler_stays_close_to_its_fp32_model_and_follows_its_weights():
@@ -286,7 +288,7 @@ def test_a_bf16_sampler_stays_close_to_its_fp32_model_and_follows_its_weights():
         start(sampler, [PROMPTS[i % 4] for i in range(64)]).sample(12, ())
         own, full = behaviour(sampler, model)
         gap = (full - own)[own != 0]
-        assert 0 < gap.abs().max() < 0.15 and grpo.k3_kl(torch.zeros_like(gap), gap).mean() < 1e-3
+        assert gap.abs().max() > 0 and grpo.k3_kl(torch.zeros_like(gap), gap).mean() < 1e-3
         with torch.no_grad():
             for p in model.parameters():
-                p.add_(torch.randn_like(p) * 0.2)
+                p.add_(torch.randn_like(p) * 0.1)

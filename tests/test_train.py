@@ -1,8 +1,8 @@
 """The command line from end to end, on models too small to learn: whole runs, refused input, resumption, accidents, ranks."""
-import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,34 +15,13 @@ import torch.distributed as dist
 import grpo
 import run
 import train
-from conftest import REPO, TINY, errors, metrics, outcome, tree
+from conftest import REPO, TINY, errors, interrupt_at, metrics, outcome, poison, tree
 from model import GPT, small_config
 
 # No reward comes to models this small, so a penalty to another model moves the weights where a test must see them move.
 MOVING = {"sft": ["--method", "sft"], "grpo": "--method grpo --junior auto --kl 1 --kl-to junior".split(),
           "tandem": "--method tandem --kl 1 --kl-to junior".split()}
-TABLE = {"sft": ["solo pass@1"], "grpo": ["solo pass@1", "solo pass@2"], "tandem": ["solo pass@1", "step handoff pass@1", "word handoff pass@2", "kl"]}
-
-
-def interrupt_at(monkeypatch, step):
-    """Ctrl-C while the metrics of `step` are written."""
-    log = run.log
-
-    def logged(out, line):
-        log(out, line)
-        if line["step"] == step:
-            os.kill(os.getpid(), signal.SIGINT)
-    monkeypatch.setattr(run, "log", logged)
-
-
-def poison(monkeypatch, *calls):
-    """Make the loss of these updates NaN (numbered from 1); none given: of all."""
-    apply, count = grpo.apply_gradients, [0]
-
-    def poisoned(model, optimizer, clip, loss):
-        count[0] += 1
-        return apply(model, optimizer, clip, loss * float("nan") if not calls or count[0] in calls else loss)
-    monkeypatch.setattr(grpo, "apply_gradients", poisoned)
+TABLE = {"sft": ["solo pass@1"], "grpo": ["solo pass@1", "solo pass@2"], "tandem": ["solo pass@1", "step handoff pass@1", "training handoff pass@2", "kl"]}
 
 
 # ---- from nothing to the table ----
@@ -68,8 +47,7 @@ def test_a_game_of_several_turns_runs_too(command):
 
 
 def test_gsm8k_runs_on_a_jsonl(command):
-    lines = [json.dumps({"question": f"What is {a}+1?", "answer": f"{a}+1=<<{a}+1={a + 1}>>{a + 1}\n#### {a + 1}"}) for a in range(60)]
-    Path("p.jsonl").write_text("\n".join(lines))
+    Path("p.jsonl").write_text("\n".join(json.dumps({"question": f"{a}+1?", "answer": f"<<{a}+1={a + 1}>>\n#### {a + 1}"}) for a in range(60)))
     assert command("--method", "tandem", "--env", "gsm8k", "--data", "p.jsonl", "--steps", "1", "--max-new", "8", "--context", "128")[0] == 0
 
 
@@ -79,6 +57,16 @@ def test_a_warm_start_is_made_once(command, cache):
     assert command("--method", "grpo", "--out", "second")[0] == 0
     assert before and {p: p.stat().st_mtime_ns for p in Path(cache).glob("*.pt")} == before
     assert outcome("o")[0] == outcome("second")[0]  # and the same seed is the same run
+
+
+def test_warm_starts_made_side_by_side_are_those_made_one_after_the_other(command, cache):
+    assert command("--method", "tandem", "--steps", "1")[0] == 0
+    assert command("--method", "tandem", "--steps", "1", "--threads", "2", "--cache", "two", "--out", "two threads")[0] == 0
+    made = list(Path("two").glob("*.pt"))
+    assert len(made) == 2
+    for path in made:
+        one, other = run.load(Path(cache, path.name))["model"], run.load(path)["model"]
+        assert all(torch.equal(x, other[k]) for k, x in one.items())
 
 
 def test_help_lists_every_option_with_its_default(monkeypatch, capsys):
@@ -105,7 +93,7 @@ REFUSED = {
     "no junior to be close to": (["--method", "grpo", "--kl", "1", "--kl-to", "junior"], "--junior"),
     "group of one": (["--group", "1"], "--group"), "no steps": (["--steps", "0"], "--steps"), "minibatches": (["--minibatches", "3"], "--minibatches"),
     "greedy training": (["--temperature", "0"], "--temperature"), "p above 1": (["--p", "1.5"], "--p"), "width": (["--width", "33"], "--width"),
-    "negative learning rate": (["--lr", "-1"], "--lr"), "negative decay": (["--weight-decay", "-1"], "--weight-decay"), "negative threads": (["--threads", "-1"], "--threads"), "negative max-new": (["--max-new", "-5"], "--max-new"),
+    "no test problems": (["--test-problems", "-1"], "--test-problems"), "negative learning rate": (["--lr", "-1"], "--lr"), "negative decay": (["--weight-decay", "-1"], "--weight-decay"), "negative threads": (["--threads", "-1"], "--threads"), "negative max-new": (["--max-new", "-5"], "--max-new"),
     "prompt that does not fit": (["--context", "8"], "--context 8"), "prompt that does not fit the senior": (["--method", "sft", "--senior", "short.pt"], "fit"), "missing jsonl": (["--env", "gsm8k", "--data", "no.jsonl"], "no.jsonl"),
     "malformed jsonl": (["--env", "gsm8k", "--data", "bad.jsonl"], "bad.jsonl, line 3"), "out of another run": (["--out", "other"], "--resume"),
     "out with foreign files": (["--out", "foreign"], "another --out"), "out under a file": (["--out", "regular/o"], "another --out"),
@@ -157,16 +145,11 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(command, strai
     assert outcome() == expected
 
 
-def test_a_finished_run_resumed_prints_the_same_table(command, straight):
+def test_resume_of_a_finished_run_and_of_none_give_the_same_table(command, straight):
     expected = straight("sft")
     assert command("--resume", "--out", "straight")[0] == 0
-    assert outcome("straight") == expected
-
-
-def test_resume_where_nothing_began_starts_from_the_beginning(command, straight):
-    expected = straight("sft")
-    assert command(*MOVING["sft"], "--resume")[0] == 0
-    assert outcome() == expected
+    assert command(*MOVING["sft"], "--resume", "--out", "none yet")[0] == 0
+    assert outcome("straight") == outcome("none yet") == expected
 
 
 def test_killed_without_warning_and_resumed_gives_the_same_numbers(command, straight, cache):
@@ -192,16 +175,12 @@ def stopped(command, straight, monkeypatch):
     return expected
 
 
-def test_a_corrupt_checkpoint_falls_back_to_the_previous_one(command, stopped):
-    Path("o/ckpt.pt").write_bytes(Path("o/ckpt.pt").read_bytes()[:1000])
+@pytest.mark.parametrize("damage", [lambda p: p.write_bytes(p.read_bytes()[:1000]), lambda p: p.unlink()], ids=["corrupt", "killed between the renames"])
+def test_a_damaged_checkpoint_falls_back_to_the_previous_one(command, stopped, damage):
+    damage(Path("o/ckpt.pt"))
+    damaged = Path("o/ckpt.pt").exists()
     code, out, err = command("--resume")
-    assert code == 0 and "warning: o/ckpt.pt" in err and "resumed at step 2" in out
-    assert outcome() == stopped
-
-
-def test_a_kill_between_the_two_renames_falls_back_too(command, stopped):
-    Path("o/ckpt.pt").unlink()
-    assert command("--resume")[0] == 0
+    assert code == 0 and "resumed at step 2" in out and ("warning: o/ckpt.pt" in err) == damaged
     assert outcome() == stopped
 
 
@@ -254,11 +233,10 @@ def test_the_checkpoint_named_after_ten_bad_updates_exists(command, monkeypatch)
 
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), RuntimeError("PytorchStreamWriter failed\nwriting file")], ids=["OSError", "RuntimeError"])
 def test_a_full_disk_leaves_the_earlier_checkpoint(command, straight, monkeypatch, failure):
-    expected, save, count = straight("sft"), torch.save, [0]
+    expected, save = straight("sft"), torch.save
 
     def full(state, file):
-        count[0] += 1
-        if count[0] == 3:
+        if state["step"] == 3:
             file.write(b"half a")
             raise failure
         save(state, file)
@@ -291,14 +269,27 @@ def one_update(advantages, share):
     return model.state_dict(), stats
 
 
-def one_rank(rank, folder):
+def one_rank(rank, folder, argv):
+    """What torchrun starts twice: the updates above on a share of the rows each, then a whole run."""
+    os.chdir(folder)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    torch.save({name: one_update(pull, torch.arange(4 * rank, 4 * rank + 4)) for name, pull in PULLS.items()}, f"{folder}/{rank}.pt")
+    torch.save({name: one_update(pull, torch.arange(4 * rank, 4 * rank + 4)) for name, pull in PULLS.items()}, f"{rank}.pt")
     dist.destroy_process_group()
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2")
+    sys.exit(train.main(argv))
 
 
-def test_two_processes_make_the_update_of_one(tmp_path):
-    torch.multiprocessing.spawn(one_rank, (str(tmp_path),), nprocs=2)
+def test_two_processes_make_the_updates_of_one(command, tmp_path, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    ranks = torch.multiprocessing.spawn(one_rank, (str(tmp_path), [*TINY, "--cache", "warm", *MOVING["grpo"], "--out", "two"]), nprocs=2, join=False)
+    deadline = time.monotonic() + 120
+    while not ranks.join(timeout=5):  # raises when a rank fails
+        if time.monotonic() > deadline:
+            [process.kill() for process in ranks.processes]
+            pytest.fail("two ranks wait for each other for ever")
     for name, advantages in PULLS.items():
         alone, stats = one_update(advantages, torch.arange(8))
         assert (stats["grad_norm"] > 0.1) == (name != "none")  # above the clip, so that both clip by the same global norm
@@ -307,3 +298,9 @@ def test_two_processes_make_the_update_of_one(tmp_path):
             assert (theirs["grad_norm"], theirs["skipped"]) == (pytest.approx(stats["grad_norm"], rel=1e-4), 0)
             for key, expected in alone.items():
                 torch.testing.assert_close(weights[key], expected, rtol=0, atol=1e-5, msg=f"{name}: {key} on rank {rank}")
+    assert command(*MOVING["grpo"], "--out", "one")[0] == 0
+    one, two = run.load("one/ckpt.pt"), run.load("two/ckpt.pt")
+    assert two["step"] == 4 and [m["step"] for m in metrics("two")] == [1, 2, 3, 4]  # written by one rank only
+    assert max((x - one["warm"][k]).abs().max() for k, x in one["model"].items()) > 5e-4
+    for key, expected in one["model"].items():  # Adam divides by tiny second moments: rounding grows to some 1e-5
+        torch.testing.assert_close(two["model"][key], expected, rtol=0, atol=1e-4)
