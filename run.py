@@ -91,7 +91,7 @@ def resume_values(out, given, values):
     try:
         with open(path, encoding="utf-8") as file:
             stored = {**values, **json.load(file)}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise Stop(f"{path} cannot be read ({error}); choose another --out") from None
     for name, value in given.items():
         if name not in ("resume", "out") and stored[name] != value:
@@ -99,17 +99,19 @@ def resume_values(out, given, values):
     return {**stored, "out": out, "resume": True}
 
 
-def open_folder(out, values):
-    """Make the folder and write config.json; refuse one that holds anything else."""
+def claim_folder(out):
+    """Make the folder; refuse one that holds anything, or that cannot be written to."""
     try:
-        if os.path.isdir(out) and [n for n in os.listdir(out) if not n.endswith(".tmp")]:
-            if os.path.exists(os.path.join(out, "config.json")):
-                raise Stop(f"{out} holds a run already; add --resume to continue it, or choose another --out")
-            raise Stop(f"{out} is not empty and holds no run; choose another --out")
         os.makedirs(out, exist_ok=True)
-        write(os.path.join(out, "config.json"), json.dumps(values, indent=1))
+        write(os.path.join(out, "trial"), "")
+        os.remove(os.path.join(out, "trial"))
+        held = [name for name in os.listdir(out) if not name.endswith(".tmp")]
     except OSError as error:
         raise Stop(f"cannot write to {out} ({error.strerror}); choose another --out") from None
+    if "config.json" in held:
+        raise Stop(f"{out} holds a run already; add --resume to continue it, or choose another --out")
+    if held:
+        raise Stop(f"{out} is not empty and holds no run; choose another --out")
 
 
 def log(out, line):
@@ -119,7 +121,7 @@ def log(out, line):
 
 
 def cut_log(out, steps):
-    """Drop the metrics of steps that the checkpoint does not hold, and a half-written last line."""
+    """Drop the metrics and samples of steps that the checkpoint does not hold, and a half-written last line."""
     path, kept = os.path.join(out, "metrics.jsonl"), []
     if os.path.exists(path):
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -130,6 +132,11 @@ def cut_log(out, steps):
                 except (ValueError, KeyError, TypeError):
                     pass
         write(path, "".join(kept))
+    path = os.path.join(out, "samples.txt")
+    if os.path.exists(path):
+        with open(path, encoding="utf-8", errors="replace", newline="") as file:
+            parts = re.split(r"^(?=--- step (\d+), )", file.read(), flags=re.M)  # [before, step, sample, step, sample, ...]
+        write(path, "".join(text for step, text in zip(parts[1::2], parts[2::2]) if int(step) <= steps))
 
 
 # ---- checkpoints ----
@@ -168,9 +175,13 @@ def load_last(out):
     found = [p for p in (path, path + ".previous") if os.path.exists(p)]
     for p in found:
         try:
-            return load(p)
+            state = load(p)
         except Stop as error:
             print(f"warning: {error}", file=sys.stderr)
+            continue
+        if p != path and os.path.exists(path):  # out of the way of the next save, which would move it over the good one
+            os.replace(path, path + ".corrupt")
+        return state
     if found:
         raise Stop(f"no checkpoint in {out} can be read; move the folder away and start again")
     return None

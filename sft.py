@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
@@ -173,19 +174,20 @@ def warm_start(recipes, folder, device, threads):
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         raise run.Stop(f"cannot write to {folder} ({error.strerror})") from None
-    if len(missing) < 2 or threads < 2 or device != "cpu":
+    alone = len(missing) < 2 or threads < 2 or device != "cpu"
+    if alone and not dist.is_initialized():  # among ranks it takes a process of its own, as update() sums over all ranks
         for recipe, path in missing:
             make(recipe, path, device, threads, 0)
         torch.set_num_threads(threads)
         return paths
     spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=worker, args=(r, p, device, max(1, threads // len(missing)), i, os.getpid()), daemon=True)
+    workers = [spawn.Process(target=worker, args=(r, p, device, max(1, threads // max(1, len(missing))), i, os.getpid()), daemon=True)
                for i, (r, p) in enumerate(missing)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if any(worker.exitcode for worker in workers):
+    for process in workers:
+        process.start()
+    for process in workers:
+        process.join()
+    if any(process.exitcode for process in workers):
         raise run.Stop("a warm start failed (its own words are above); what was finished is kept, run the same command again")
     return paths
 

@@ -21,7 +21,7 @@ SPECIALS = (TURN, END)
 # A piece is a word with the space before it, one digit, a run of punctuation, or white space. Python's `re` and
 # tiktoken's Rust regex read this pattern alike, and its four alternatives cover every character (what no
 # alternative matched, tiktoken would drop without a word).
-PATTERN = r" ?[^\W\d_]+|\d| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s"
+PATTERN = r" ?[^\W\d_]+|\d| ?(?:[^\s\w]|_)+|\s{1,256}(?!\S)|\s"
 
 
 @dataclass

@@ -69,11 +69,18 @@ def read_options(argv):
 
 def check(v):
     """Impossible combinations, in one line each."""
-    least = {"steps": 1, "prompts": 1, "minibatches": 1, "micro_rows": 1, "eval_problems": 1, "test_chains": 1,
-             "save_every": 1, "eval_every": 1, "layers": 1, "junior_layers": 1, "sft_rows": 1}
+    least = {"steps": 1, "prompts": 1, "minibatches": 1, "micro_rows": 1, "eval_problems": 1, "test_chains": 1, "save_every": 1,
+             "eval_every": 1, "layers": 1, "junior_layers": 1, "sft_rows": 1, "test_problems": 0, "threads": 0, "max_new": 0, "context": 0,
+             "max_gap": 0, "warm_steps": 0, "lr": 0, "sft_lr": 0, "weight_decay": 0, "grad_clip": 0, "kl": 0, "seed": 0}
     for name, smallest in least.items():
-        if v[name] < smallest:
+        if not v[name] >= smallest:  # nan is not
             raise run.Stop(f"--{name.replace('_', '-')} is at least {smallest}")
+    if v["seed"] >= 10**9:
+        raise run.Stop("--seed is below 1,000,000,000")
+    for name, choices in {"compile": ("auto", "on", "off"), "final_split": ("test", "valid"), "kl_to": ("warm", "junior"),
+                          "schedule": tandem.SCHEDULES}.items():
+        if v[name] not in choices:
+            raise run.Stop(f"unknown {name.replace('_', '-')} {v[name]!r}; one of: {' '.join(choices)}")
     if v["group"] < 2 and v["method"] != "sft":
         raise run.Stop("--group is at least 2: a response is judged against its siblings")
     if v["prompts"] % v["minibatches"]:
@@ -82,14 +89,8 @@ def check(v):
         raise run.Stop("--temperature is above 0: training scores the distribution it samples from")
     if not 0 <= v["p"] <= 1:
         raise run.Stop("--p is a probability")
-    if v["schedule"] not in tandem.SCHEDULES:
-        raise run.Stop(f"unknown schedule {v['schedule']!r}; one of: {' '.join(tandem.SCHEDULES)}")
-    if v["kl_to"] not in ("warm", "junior"):
-        raise run.Stop(f"--kl-to is warm or junior, not {v['kl_to']!r}")
     if v["kl"] and v["kl_to"] == "junior" and v["method"] == "grpo" and not v["junior"]:
         raise run.Stop("--kl-to junior needs --junior (auto makes one)")
-    if v["final_split"] not in ("valid", "test"):
-        raise run.Stop(f"--final-split is test or valid, not {v['final_split']!r}")
     for name in ("width", "junior_width"):
         if v[name] % 32 or v[name] < 32:
             raise run.Stop(f"--{name.replace('_', '-')} is a multiple of 32")
@@ -131,10 +132,10 @@ def check_prompts(env, tok, context, max_new):
 def open_models(v, env, options, device, rank):
     """-> senior, junior or None, tokenizer, the checkpoint files they came from. Makes the warm starts that are missing."""
     paths = {"senior": v["senior"], "junior": v["junior"]}
-    given = [sft.load_model(p)[1] for p in (v["senior"], v["junior"]) if p not in ("", "auto")]
-    tok = given[0] if given else open_tokenizer(v, env)
+    given = [sft.load_model(p)[:2] for p in (v["senior"], v["junior"]) if p not in ("", "auto")]
+    tok = given[0][1] if given else open_tokenizer(v, env)
     context, max_new = v["context"] or env.first.context, v["max_new"] or env.first.max_new
-    check_prompts(env, tok, context, max_new)
+    check_prompts(env, tok, min([context] + [model.cfg.context for model, _ in given]), max_new)
     settings = dataclasses.asdict(run.build(sft.Config, v))
     wanted = {}
     if not v["senior"] and v["method"] != "sft":
@@ -156,8 +157,6 @@ def open_models(v, env, options, device, rank):
         models[role], its, state = sft.load_model(path, device)
         if its.state() != tok.state():
             raise run.Stop(f"{path} has another vocabulary; senior and junior must share one")
-        if models[role].cfg.context < env.first.max_new:
-            raise run.Stop(f"{path} has a context of {models[role].cfg.context} tokens, too short for {v['env']}")
         if rank == 0 and "target" in state:
             short = "" if state["accuracy"] >= state["target"] else f": it did NOT reach {state['target']}, expect little"
             print(f"{role}: {models[role].n_params():,} parameters, solo {state['solo']:.2f} after {state['steps']} steps{short}")
@@ -211,8 +210,10 @@ def prepare(v, resumed):
     v["test_problems"] = min(v["test_problems"] or env.first.problems, env.first.tasks(v["final_split"]) or math.inf)
     if rank == 0:
         if not resumed:
-            run.open_folder(v["out"], v)
-        announce(v)
+            run.claim_folder(v["out"])
+        print(f"{v['method']} on {v['env']}, {v['steps']} updates, {v['threads']} threads, output in {v['out']}")
+        if v["env"] == "arithmetic":
+            print("with the default settings about 2 minutes on two CPU cores, half of it a warm start that is made once")
     model, junior, tok, paths = open_models(v, env, options, device, rank)
     warm = {k: x.clone() for k, x in model.state_dict().items()}
     reference = junior
@@ -228,6 +229,8 @@ def prepare(v, resumed):
             tandem.TandemSampler(model, junior, **sampling) if junior is not None else None, paths, device, rank, world, compiled)
     if resumed:
         resume(r)
+    elif rank == 0:  # from here on it is a run that --resume goes on with
+        run.write(os.path.join(v["out"], "config.json"), json.dumps(v, indent=1))
     return r
 
 
@@ -284,7 +287,7 @@ def rl_step(r):
                                    None if reference_logp is None else reference_logp[index]))
     clock.append(time.perf_counter())
 
-    stats = {k: sum(u.get(k, 0.0) for u in updates) / len(updates) for k in set().union(*updates)}
+    stats = {k: sum(u.get(k, 0.0) for u in updates) / len(updates) for k in {k: 0 for u in updates for k in u}}
     stats["mismatch_max"] = updates[0].get("mismatch_max", 0.0)  # before the first update of the batch: rounding only
     played = grpo.summary(episodes, cfg.group)
     stats.update({k: x for k, x in played.items() if not k.startswith("pass@")}, success=played["pass@1"],
@@ -340,21 +343,11 @@ def record(r, stats, seconds):
         found, _, episodes = grpo.evaluate(r.solo, r.env, r.tok, r.cfg, "valid", r.v["eval_problems"], 1, r.v["seed"])
         r.accuracy = line["solo"] = found["pass@1"]
         line.update({f"solo_{k}": found[k] for k in ("private", "malformed", "truncated", "turns") if k in found})
-        write_samples(r.v["out"], r.step, r.env, episodes)
+        with open(os.path.join(r.v["out"], "samples.txt"), "a", encoding="utf-8") as file:
+            for e in episodes[:3]:
+                question = r.env.first.reset(e["task"], "valid")
+                file.write(f"--- step {r.step}, valid task {e['task']}, reward {e['reward']:g}\n{question}\n{e['text']}\n")
     run.log(r.v["out"], line)
-
-
-def announce(v):
-    """What will happen, and how long it takes."""
-    print(f"{v['method']} on {v['env']}, {v['steps']} updates, {v['threads']} threads, output in {v['out']}")
-    if v["env"] == "arithmetic" and v["device"] in ("auto", "cpu"):
-        print("With the default settings this takes about 4 minutes on two CPU cores, 1 of them for a warm start that is made once.")
-
-
-def write_samples(out, step, env, episodes):
-    with open(os.path.join(out, "samples.txt"), "a", encoding="utf-8") as file:
-        for e in episodes[:3]:
-            file.write(f"--- step {step}, valid task {e['task']}, reward {e['reward']:g}\n{env.first.reset(e['task'], 'valid')}\n{e['text']}\n")
 
 
 def final_table(r, seconds):

@@ -13,7 +13,7 @@ import re
 from envs import Step, split_of
 
 LETTERS = "abcdefghij"
-PLAIN = re.compile(r"\d[+-]\d=\d")
+PLAIN = re.compile(r"[0-9][+-][0-9]=[0-9]")
 PRIVATE = re.compile(r"[a-j][+-][a-j]=[a-j]")
 
 # skill -> (share of private lines, share of chains whose lines each draw their notation afresh)

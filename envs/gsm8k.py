@@ -18,13 +18,13 @@ from envs import SPLITS, Step, split_of
 WHERE = ("get train.jsonl and test.jsonl from github.com/openai/grade-school-math (grade_school_math/data) and pass "
          "--data PATH, or set GSM8K_DATA")
 MARK = re.compile(r"<<[^<>]*>>")
-NUMBER = re.compile(r"-?(\d+(\.\d*)?|\.\d+)")
+NUMBER = re.compile(r"\$? ?(-?)\$? ?((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+) ?%?\.?")
 
 
 def to_number(text):
     """"$1,080.00" -> Fraction(1080); None when it is not one number. Never raises."""
-    text = text.strip().replace(",", "").replace("$", "").replace("%", "").strip().rstrip(".")
-    return Fraction(text) if len(text) <= 40 and text.isascii() and NUMBER.fullmatch(text) else None
+    found = NUMBER.fullmatch(text.strip()) if len(text) <= 40 and text.isascii() else None
+    return Fraction(found[1] + found[2].replace(",", "")) if found else None
 
 
 def verify(text, answer):

@@ -32,6 +32,9 @@ def math_files():
 
 TINY = ("--layers 1 --width 32 --junior-layers 1 --junior-width 32 --warm-steps 2 --sft-rows 4 --prompts 2 --group 2 --steps 4 --eval-every 2 "
         "--eval-problems 2 --test-problems 2 --test-chains 2 --save-every 1 --threads 1 --device cpu --out o").split()
+# No reward comes to models this small, so a penalty to another model moves the weights where a test must see them move.
+MOVING = {"sft": ["--method", "sft"], "grpo": "--method grpo --junior auto --kl 1 --kl-to junior".split(),
+          "tandem": "--method tandem --kl 1 --kl-to junior".split()}
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +75,17 @@ def outcome(out="o"):
     weights = {k: x.tolist() for k, x in run.load(f"{out}/ckpt.pt")["model"].items()}
     table = json.loads(Path(out, "result.json").read_text())
     return weights, {k: x for k, x in table.items() if k != "seconds"}, json.dumps(metrics(out), sort_keys=True)  # as text: nan equals nan
+
+
+@pytest.fixture
+def straight(command):
+    """straight(method): the outcome of an uninterrupted run, and a check that its weights did move."""
+    def go(method, *args):
+        assert command(*MOVING[method], *args, "--out", "straight")[0] == 0
+        state = run.load("straight/ckpt.pt")
+        assert any(not torch.equal(x, state["warm"][k]) for k, x in state["model"].items()), "nothing was learned: nothing to compare"
+        return outcome("straight")
+    return go
 
 
 def interrupt_at(monkeypatch, step):
