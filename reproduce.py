@@ -26,7 +26,7 @@ ARMS = {  # name -> options of train.py, {kl} filled in from the tuning
     "tandem by token": "--method tandem --schedule token",
     "tandem p = .5, 2 x updates": "--method tandem --steps 400",  # as many senior tokens as GRPO trains on
 }
-GRID = {"lr": (1.5e-4, 3e-4, 6e-4), "kl": (0.05, 0.2, 0.5)}  # the same for every arm (kl: for those that have one)
+GRID = {"lr": (1.5e-4, 3e-4, 6e-4, 1e-3), "kl": (0.05, 0.2, 0.5)}  # the same for every arm (kl: for those that have one)
 CONDITIONS = {  # name -> more options of train.py, and the arms it is run with
     "plain junior": ("", tuple(ARMS)),
     "graded junior": ("--junior-skill graded", ("GRPO", "GRPO + KL to junior", "tandem p = .5", "tandem p = .75", "tandem by token")),
