@@ -5,6 +5,8 @@ import sys
 
 import pytest
 import tiktoken
+import tiktoken.load
+import tiktoken.registry
 
 import tokenizer
 from conftest import REPO
