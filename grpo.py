@@ -10,7 +10,7 @@ Sample G responses to each of N prompts, let the environment reward them, and ca
 The functions come in the order the data flows: rollout -> group_advantages -> loss -> update -> evaluate. The first six are
 pure functions on tensors. Letters: N prompts, G group, R = N * G rows, T tokens, V vocabulary.
 
-Left out: a value network (the group's mean is the baseline), an entropy bonus, top-k sampling, a learned reward. With one
+Left out: re-filling the context of a game that outgrows it (the episode ends there, counted as truncated), a value network (the group's mean is the baseline), an entropy bonus, top-k sampling, a learned reward. With one
 update a batch (the default) the ratio is 1 and the clip never acts; `--minibatches 2` is the paper's setting, where it does.
 """
 import dataclasses
@@ -25,7 +25,7 @@ import torch.nn.functional as F
 
 @dataclass
 class Config:
-    steps: int = 200  # updates of the policy (sft: optimiser steps)
+    steps: int = 200  # batches of prompts, each an update or more (sft: batches of demonstrations)
     prompts: int = 16  # N, prompts an update over all ranks (tandem paper: 16)
     group: int = 8  # G, responses a prompt (tandem paper: 8)
     minibatches: int = 1  # updates a batch of prompts (tandem paper: 2, of 8 prompts each)
@@ -116,8 +116,8 @@ def pass_at_k(n, c, k):
 def train_tasks(env, step, n, seed):
     """The training tasks of an update: the same for every arm of a seed; a finite set is gone through in a shuffled order."""
     first, total = step * n, env.first.tasks("train")
-    if total is None:
-        return [seed * 10**7 + first + i for i in range(n)]
+    if total is None:  # the second half of the seed's numbers: the first is for demonstrations
+        return [seed * 10**7 + 5 * 10**6 + first + i for i in range(n)]
     order = {e: torch.randperm(total, generator=torch.Generator().manual_seed(seed * 1000 + e)).tolist()
              for e in {first // total, (first + n - 1) // total}}
     return [order[(first + i) // total][(first + i) % total] for i in range(n)]
@@ -146,8 +146,10 @@ def rollout(sampler, env, tok, tasks, split, names, cfg):
         new = (column >= before[:, None]) & (column < sampler.length[:, None])  # [R, T]: from lengths, never from an id
         mask |= new
         turn_of_token[new] = turn
-        ids, start, end = sampler.tokens.tolist(), before.tolist(), sampler.length.tolist()
-        written = {row: ids[row][start[row]:end[row]] for row in alive}
+        start, end = before.tolist(), sampler.length.tolist()
+        low = min(start[row] for row in alive)
+        ids = sampler.tokens[:, low:max(end)].tolist()
+        written = {row: ids[row][start[row] - low:end[row] - low] for row in alive}
         ended = {row: bool(w) and w[-1] in tok.stop_ids for row, w in written.items()}
         texts = [tok.decode(written[row][:-1] if ended[row] else written[row]) for row in alive]
         replies, still = {}, []
@@ -203,15 +205,18 @@ def loss(model, rows, weight, advantage, cfg, reference_logp=None):
                           clip_low=cfg.clip_low, clip_high=cfg.clip_high)
     with torch.no_grad():
         gap = torch.where(rows.mask & (weight != 0), logp - rows.behaviour_logp, 0.0)
-        clipped = (gap.exp() - 1 > cfg.clip_high) | (1 - gap.exp() > cfg.clip_low)
+        clipped = torch.where(advantage[:, None] > 0, gap.exp() - 1 > cfg.clip_high, 1 - gap.exp() > cfg.clip_low)
         stats = {"mismatch_kl": (weight * k3_kl(-gap, torch.zeros_like(gap))).sum(), "mismatch_max": gap.abs().max(),
-                 "clip_share": (weight * clipped).sum(), "nll": -(weight * logp).sum()}
-    total = policy
+                 "clip_share": (weight * clipped).sum(), "nll": -(weight * logp).sum(), "weight": weight.sum()}
+    total, stats["kl"] = policy, torch.zeros_like(policy)
     if reference_logp is not None:
         kl = (weight * k3_kl(*(torch.where(weight != 0, x, 0.0) for x in (logp, reference_logp)))).sum()
         stats["kl"] = kl.detach()
         total = policy + cfg.kl * kl
     return total, {"loss": total.detach(), "policy_loss": policy.detach(), **stats}
+
+
+STATISTICS = ("loss", "policy_loss", "kl", "nll", "clip_share", "mismatch_kl", "mismatch_max", "weight")
 
 
 def update(model, optimizer, rows, mask, advantage, cfg, reference_logp=None):
@@ -226,7 +231,7 @@ def update(model, optimizer, rows, mask, advantage, cfg, reference_logp=None):
     length = (rows.mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)  # [R], up to the last sampled token
     keep = torch.arange(len(advantage), device=mask.device) if reference_logp is not None else advantage.nonzero()[:, 0]
     keep = keep[length[keep].argsort(stable=True)]  # rows of like length together
-    stats = {"loss": torch.zeros((), device=mask.device)}
+    stats = {name: torch.zeros((), device=mask.device) for name in STATISTICS}
     for part in keep.split(cfg.micro_rows) if len(keep) else ():
         batch, T = rows[part], int(length[part].max())  # columns beyond the longest row are only padding
         batch = Rows(*(x if x is None or x.dim() == 1 else x[:, :T] for x in vars(batch).values()))
@@ -234,14 +239,16 @@ def update(model, optimizer, rows, mask, advantage, cfg, reference_logp=None):
         partial, found = loss(model, batch, token_weights(mask[part][:, :T], total=total), advantage[part], cfg, reference)
         partial.backward()
         for name, value in found.items():
-            stats[name] = torch.maximum(stats[name], value) if name.endswith("max") and name in stats else stats.get(name, 0) + value
-    return {**apply_gradients(model, optimizer, cfg.grad_clip, stats["loss"]), **{k: float(v) for k, v in stats.items()}}
+            stats[name] = torch.maximum(stats[name], value) if name == "mismatch_max" else stats[name] + value
+    reduce(stats)
+    seen = float(stats.pop("weight"))  # the share of the batch that was looked at: not the groups without variance
+    done = apply_gradients(model, optimizer, cfg.grad_clip, stats["loss"])
+    return {**done, **{k: float(v) / (max(seen, 1e-8) if k in ("mismatch_kl", "clip_share", "nll", "kl") else 1) for k, v in stats.items()}}
 
 
 def apply_gradients(model, optimizer, grad_clip, loss):
-    """Add up the ranks' gradients and losses, clip, step. A non-finite one skips the step: {"skipped": 1}."""
+    """Add up the ranks' gradients, clip, step. If one, or the loss, is not finite the step is skipped: {"skipped": 1}."""
     params = list(model.parameters())
-    all_sum(loss)
     if dist.is_initialized():  # plain all_reduce rather than the DDP wrapper: ranks may run different numbers of micro-batches
         flat = torch.cat([p.grad.flatten() for p in params])
         dist.all_reduce(flat)
@@ -255,10 +262,25 @@ def apply_gradients(model, optimizer, grad_clip, loss):
 
 
 def all_sum(x):
-    """Sum of a tensor over all ranks."""
+    """Sum of a tensor over all ranks, in place."""
     if dist.is_initialized():
         dist.all_reduce(x)
     return x
+
+
+def reduce(stats):
+    """Statistics of a batch over all ranks, in place: sums, but for mismatch_max."""
+    for name, value in stats.items() if dist.is_initialized() else ():
+        dist.all_reduce(value, dist.ReduceOp.MAX if name == "mismatch_max" else dist.ReduceOp.SUM)
+
+
+def gathered(items):
+    """A list of every rank, one behind the other."""
+    if not dist.is_initialized():
+        return items
+    lists = [None] * dist.get_world_size()
+    dist.all_gather_object(lists, items)
+    return [x for part in lists for x in part]
 
 
 # ---- evaluation ----
@@ -266,6 +288,8 @@ def all_sum(x):
 def evaluate(sampler, env, tok, cfg, split, n, k, seed):
     """k sampled responses to each of the first n tasks of a split. Returns (metrics, [Rows], episodes); metrics has pass@1 and
     pass@k with their standard errors over problems, and the mean of every number the environment reports."""
+    if k > sampler.rows:
+        raise ValueError(f"{k} samples of a problem do not fit {sampler.rows} rows")
     n = min(n, env.first.tasks(split) or n)
     cfg = dataclasses.replace(cfg, group=k)
     chunk = max(1, sampler.rows // k)

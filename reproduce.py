@@ -16,7 +16,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-ARMS = {  # name -> options of train.py, {kl} filled in from the tuning
+ARMS = {  # name -> options of train.py; the tuning adds --lr, and --kl where there is a KL term
     "GRPO": "--method grpo",
     "GRPO, 2G": "--method grpo --group 16",
     "GRPO + KL to warm senior": "--method grpo --kl-to warm",
@@ -66,11 +66,8 @@ def train(arm, seed, condition, out, settings, more=()):
 
 def regrade(out, seed, target):
     """A GRPO run graded by the other junior: nothing in its training depended on one."""
-    import dataclasses
-
     import torch
 
-    import envs
     import grpo
     import run
     import sft
@@ -84,13 +81,12 @@ def regrade(out, seed, target):
         v = {**json.load(file), "junior_skill": "graded", "senior": out}
     env, options = entry.open_env(v)
     senior, junior, tok, _ = entry.open_models(v, env, options, "cpu", 0)
-    cfg, team = run.build(grpo.Config, v), run.build(tandem.Config, v)
+    cfg, how = run.build(grpo.Config, v), run.build(tandem.Config, v)
     rows = cfg.prompts * cfg.group
-    after = tandem.evaluate(Sampler(senior, rows), tandem.TandemSampler(senior, junior, rows), env, tok, cfg, team, "test",
-                            v["test_problems"], v["test_chains"], seed)
+    after = tandem.evaluate(Sampler(senior, rows), tandem.TandemSampler(senior, junior, rows), env, tok, cfg, how, "test",
+                            env.first.problems, v["test_chains"], seed)
     os.makedirs(target, exist_ok=True)
-    run.write(os.path.join(target, "result.json"), json.dumps({"after": after, "seconds": finished(out)["seconds"],
-                                                               "settings": dataclasses.asdict(cfg)}))
+    run.write(os.path.join(target, "result.json"), json.dumps({"after": after, "seconds": finished(out)["seconds"]}))
     return finished(target)
 
 
@@ -149,7 +145,7 @@ def table(results, seeds):
         lines += [f"\n**{condition}**, {len(seeds)} seeds, mean +- 95% t-interval over seeds\n",
                   "| arm | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
         for arm, runs in arms.items():
-            cells = ["%.3f +- %.3f" % interval([r[name][0] for r in runs]) for name in COLUMNS]
+            cells = ["%.3f +- %.3f" % interval([r[name][0] for r in runs]) if all(name in r for r in runs) else "-" for name in COLUMNS]
             lines.append(f"| {arm} | " + " | ".join(cells) + " |")
         lines += ["\n| against GRPO, paired | solo pass@1 | as good as (2 points)? | step handoff pass@1 | better? |", "|---|---|---|---|---|"]
         for arm, runs in arms.items():
@@ -178,7 +174,7 @@ def figure(results, path):
             ax.plot([r["solo pass@1"][0] for r in runs], [r["step handoff pass@1"][0] for r in runs], "osD^vP*X"[i], color=f"C{i}",
                     label=arm, alpha=0.8)
         ax.plot([0, 1], [0, 1], color="grey", lw=0.5)
-        ax.set(title=condition, xlabel="solo pass@1", xlim=(0.6, 1), ylim=(0, 1))
+        ax.set(title=condition, xlabel="solo pass@1", xlim=(0, 1), ylim=(0, 1))
     axes[0][0].set_ylabel("step handoff pass@1")
     axes[0][0].legend(fontsize=8)
     fig.tight_layout()
@@ -187,7 +183,7 @@ def figure(results, path):
 
 def reproduce_tandem(folder, seeds, jobs):
     with open(f"{folder}/tuning.json" if os.path.exists(f"{folder}/tuning.json") else "docs/tandem/tuning.json", encoding="utf-8") as file:
-        best = json.load(file)["best"]
+        best = json.load(file)["best"]  # one's own tuning, or the one that the README reports
     cells = [(arm, seed, condition) for condition, (_, arms) in CONDITIONS.items() for arm in arms for seed in seeds
              if (arm, condition) != ("GRPO", "graded junior")]
     with ThreadPoolExecutor(jobs) as pool:
@@ -212,6 +208,8 @@ def main():
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each [2]")
     parser.add_argument("--tune", action="store_true", help="search the grid first, on another seed's valid problems")
     args = parser.parse_args()
+    if not 1 <= args.seeds <= max(T_95):
+        parser.error(f"--seeds is 1 to {max(T_95)}")
     folder = f"out/reproduce/{args.paper}"
     os.makedirs(folder, exist_ok=True)
     if args.tune:

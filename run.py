@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +36,7 @@ class Config:
     resume: bool = False  # go on from the last checkpoint of --out
     device: str = "auto"  # auto, cpu, cuda or mps
     threads: int = 0  # CPU threads; 0: one a core, at most 4
-    compile: str = "auto"  # the decode step: auto, on or off
+    compile: str = "auto"  # compile the decode step: auto (when the run is long enough to earn it back), on or off
     save_every: int = 20  # updates between checkpoints
     eval_every: int = 25  # updates between evaluations on valid problems
     eval_problems: int = 128  # valid problems of such an evaluation, one chain each
@@ -103,9 +104,8 @@ def claim_folder(out):
     """Make the folder; refuse one that holds anything, or that cannot be written to."""
     try:
         os.makedirs(out, exist_ok=True)
-        write(os.path.join(out, "trial"), "")
-        os.remove(os.path.join(out, "trial"))
         held = [name for name in os.listdir(out) if not name.endswith(".tmp")]
+        tempfile.TemporaryFile(dir=out).close()  # is it writable?
     except OSError as error:
         raise Stop(f"cannot write to {out} ({error.strerror}); choose another --out") from None
     if "config.json" in held:
@@ -238,5 +238,7 @@ def start_ranks(device):
     """Join the other processes when torchrun started this one. -> rank, world size"""
     if "WORLD_SIZE" not in os.environ:
         return 0, 1
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return dist.get_rank(), dist.get_world_size()

@@ -35,9 +35,12 @@ def show(title, sampler, env, tok, cfg, split, n, seed, colour):
     print(f"\n{GREY if colour else ''}=== {title}{OFF if colour else ''}")
     rows = [row for batch in batches for row in zip(batch.tokens, batch.mask, batch.mask if batch.author is None else batch.author)]
     for (tokens, mask, author), episode in zip(rows, episodes):
-        ids = [i for i in tokens[mask].tolist() if i not in tok.stop_ids]
-        print(f"{env.first.reset(episode['task'], split)}\n{painted(tok, ids, author[mask].tolist(), colour)}\n"
-              f"{'right' if episode['reward'] > 0 else 'wrong'}{', cut off' if episode['truncated'] else ''}\n")
+        last = int(mask.nonzero().max()) + 1 if bool(mask.any()) else 0
+        for said, turn in itertools.groupby(zip(tokens[:last].tolist(), mask.tolist(), author.tolist()), key=lambda x: x[1]):
+            turn = [(i, a) for i, _, a in turn if i not in (tok.turn_id, tok.end_id)]
+            ids, authors = [i for i, _ in turn], [a for _, a in turn]
+            print(painted(tok, ids, authors, colour) if said else tok.decode(ids))  # the model's turn, the environment's
+        print(f"{'right' if episode['reward'] > 0 else 'wrong'}{', cut off' if episode['truncated'] else ''}\n")
 
 
 def main(argv=None):
@@ -48,12 +51,13 @@ def main(argv=None):
     parser.add_argument("--temperature", type=float, default=-1.0, help="of sampling; 0: greedy [as in training]")
     parser.add_argument("--seed", type=int, default=0, help="of the draws [0]")
     args = parser.parse_args(argv)
+    args.n = max(1, args.n)
     try:
         senior, tok, state = sft.load_model(args.run)
         if "options" not in state:
             raise run.Stop(f"{args.run} is a model, not a run: give a run's output folder")
         v = state["options"]
-        env, cfg, team = train.open_env(v)[0], run.build(grpo.Config, v), run.build(tandem.Config, v)
+        env, cfg, how = train.open_env(v)[0], run.build(grpo.Config, v), run.build(tandem.Config, v)
         junior = sft.load_model(state["junior"])[0] if state["junior"] else None
     except run.Stop as stop:
         print(f"error: {stop}", file=sys.stderr)
@@ -63,14 +67,14 @@ def main(argv=None):
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     trained = {k: x.clone() for k, x in senior.state_dict().items()}
     solo = Sampler(senior, args.n)
-    both = tandem.TandemSampler(senior, junior, args.n) if junior is not None else None
+    team = tandem.TandemSampler(senior, junior, args.n) if junior is not None else None
     for when, weights in (("before", state["warm"]), ("after", trained)):
         senior.load_state_dict(weights)
         show(f"{when}: the senior alone", solo, env, tok, cfg, args.split, args.n, args.seed, colour)
-        if both is not None:
-            for name, schedule in (("handing over at every step", "alternate"), (f"{team.schedule} schedule", team.schedule)):
-                both.set_schedule(schedule, tok, env.first.mark, team.max_gap or env.first.max_gap, team.p)
-                show(f"{when}: the team, {name}", both, env, tok, cfg, args.split, args.n, args.seed, colour)
+        if team is not None:
+            for name, schedule in (("handing over at every step", "alternate"), (f"{how.schedule} schedule", how.schedule)):
+                team.set_schedule(schedule, tok, env.first.mark, how.max_gap or env.first.max_gap, how.p)
+                show(f"{when}: the team, {name}", team, env, tok, cfg, args.split, args.n, args.seed, colour)
     return 0
 
 

@@ -185,7 +185,7 @@ class Sampler:
     def run_step(self):
         if self.tokens.device.type != "cuda" or not self.compile:
             return self.decode()
-        if self.graph is None:  # warm up on a side stream with every row finished, so that nothing is written; then capture
+        if self.graph is None:  # warm up on a side stream with every row finished, so that no text changes; then capture
             finished = self.finished.clone()
             self.finished.fill_(True)
             stream = torch.cuda.Stream()

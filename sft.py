@@ -57,10 +57,12 @@ def demonstration_batch(env, tok, step, rows, seed, skill, context, device="cpu"
     """-> tokens [R, T], mask [R, T]. Step s of a run always sees the same demonstrations."""
     n = env.first.tasks("train")
     tasks = [seed * 10**7 + step * rows + i for i in range(rows)]
+    if dist.is_initialized():
+        tasks = tasks[dist.get_rank()::dist.get_world_size()]
     found = [demonstration_row(env, tok, t if n is None else t % n, "train", f"{seed} {step}", skill, context) for t in tasks]
     found = [f for f in found if f is not None]
     if not found:
-        raise ValueError(f"no demonstration fits --context {context}")
+        raise run.Stop(f"no demonstration fits a context of {context} tokens; raise --context")
     tokens, mask = (pad_sequence([torch.tensor(f[i]) for f in found], batch_first=True).to(device) for i in (0, 1))
     return tokens, mask.bool()
 
@@ -75,7 +77,8 @@ def update(model, optimizer, tokens, mask, cfg):
         partial = -(weight * grpo.token_logp(model, tokens[part])).sum()
         partial.backward()
         loss += partial.detach()
-    return {**grpo.apply_gradients(model, optimizer, cfg.grad_clip, loss), "loss": float(loss)}
+    grpo.all_sum(loss)
+    return {**grpo.apply_gradients(model, optimizer, cfg.grad_clip, loss), "loss": float(loss), "tokens": len(tokens) * tokens.shape[1]}
 
 
 def make_optimizer(model, cfg):
@@ -99,8 +102,18 @@ class Recipe:
     env_options: dict
     tokenizer: dict
     model: dict  # GPTConfig
-    sft: dict  # Config
+    sft: dict  # Config, with the environment's target and warm_steps filled in
     seed: int
+    demos: str  # a hash of some demonstrations: other data, or another demonstrator, is another warm start
+
+
+def make_recipe(name, options, env, tok, model_cfg, cfg, seed):
+    """The recipe of a warm start on demonstrations of skill cfg.skill. env: envs.Batch of that name and options."""
+    cfg = dataclasses.replace(cfg, target=cfg.target if cfg.target >= 0 else env.first.targets[cfg.skill],
+                              warm_steps=cfg.warm_steps or env.first.warm_steps)
+    demos = env.demos(range(min(200, env.first.tasks("train") or 200)), "train", 0, cfg.skill)
+    return Recipe(name, options, tok.state(), dataclasses.asdict(model_cfg), dataclasses.asdict(cfg), seed,
+                  hashlib.sha256(repr(demos).encode()).hexdigest())
 
 
 def fingerprint(recipe):
@@ -112,8 +125,7 @@ def train_until(recipe, device="cpu", position=0, parent=None):
     valid problems, in the family of answers that does worst (a senior of two notations must know both); looked at every 25 steps and every 5 once it is half reached; or at warm_steps, with what it has."""
     env, tok = envs.Batch(recipe.env, **recipe.env_options), tokenizer.from_state(recipe.tokenizer)
     cfg, base = Config(**recipe.sft), grpo.Config()
-    target = cfg.target if cfg.target >= 0 else env.first.targets[cfg.skill]
-    limit = cfg.warm_steps or env.first.warm_steps
+    target, limit = cfg.target, cfg.warm_steps
     torch.manual_seed(recipe.seed)
     model = GPT(GPTConfig(**recipe.model)).to(device)
     optimizer, sampler = make_optimizer(model, cfg), Sampler(model, 128)

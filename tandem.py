@@ -141,7 +141,7 @@ def follow(senior, junior, batches, temperature=1.0, micro_rows=128):
     return out
 
 
-def evaluate(solo, team, env, tok, cfg, tandem, split, n, k, seed):
+def evaluate(solo, team, env, tok, cfg, tandem_cfg, split, n, k, seed):
     """Every metric of the paper for one senior, on n problems with k chains each (teams: half the problems). solo: Sampler of
     the senior; team: TandemSampler of senior and junior, or None: then the senior's own metrics only. -> {name: (mean,
     standard error or None)}"""
@@ -152,13 +152,15 @@ def evaluate(solo, team, env, tok, cfg, tandem, split, n, k, seed):
             out[name] = (alone[name], None)
     if team is None:
         return out
-    for label, schedule in (("step handoff", "alternate"), ("training handoff", tandem.schedule)):
-        team.set_schedule(schedule, tok, env.first.mark, tandem.max_gap or env.first.max_gap, tandem.p)
+    for label, schedule in (("step handoff", "alternate"), ("training handoff", tandem_cfg.schedule)):
+        team.set_schedule(schedule, tok, env.first.mark, tandem_cfg.max_gap or env.first.max_gap, tandem_cfg.p)
         metrics, _, _ = grpo.evaluate(team, env, tok, cfg, split, max(1, n // 2), k, seed)
         for j in sorted({1, k}):
             out[f"{label} pass@{j}"] = (metrics[f"pass@{j}"], metrics[f"pass@{j}_se"])
+    same = grpo.summary(episodes[:max(1, n // 2) * k], k)  # the senior alone on the team's problems
     for j in sorted({1, k}):
-        (a, da), (b, db) = out[f"step handoff pass@{j}"], out[f"solo pass@{j}"]
-        out[f"retention@{j}"] = (a / b, a / b * math.hypot(da / a, db / b)) if a and b else (0.0, 0.0)
-    out.update(follow(team.sources[0], team.sources[1], batches, cfg.temperature))
+        (a, da), b, db = out[f"step handoff pass@{j}"], same[f"pass@{j}"], same[f"pass@{j}_se"]
+        if a and b:  # without a success there is nothing to retain
+            out[f"retention@{j}"] = (a / b, a / b * math.hypot(da / a, db / b))
+    out.update(follow(team.sources[0], team.sources[1], batches, cfg.temperature, cfg.micro_rows))
     return out

@@ -34,13 +34,20 @@ class Tokenizer:
         self.n_vocab = self.encoding.n_vocab
         self.turn_id, self.end_id = (self.encoding.encode_single_token(s) for s in SPECIALS)
         self.stop_ids = (self.end_id,)
+        self.holes = set()  # ids that public vocabularies leave unused
+        for token in range(self.n_vocab):
+            try:
+                self.encoding.decode_single_token_bytes(token)
+            except KeyError:
+                self.holes.add(token)
 
     def encode(self, text):
         return self.encoding.encode_ordinary(text)  # never yields a special token, whatever the text holds
 
     def decode(self, ids):
-        """Ids -> text. A special token shows as its name, so that one in the middle of an answer spoils the answer."""
-        return self.encoding.decode([int(i) for i in ids], errors="replace")
+        """Ids -> text. A special token shows as its name and an unused id as U+FFFD, so that neither passes for an answer."""
+        parts = [b"\xff" if i in self.holes else self.encoding.decode_single_token_bytes(i) for i in map(int, ids)]
+        return b"".join(parts).decode(errors="replace")
 
     def encode_turn(self, role, text, first=False):
         """One turn of a conversation as ids. role "user": what the environment says, then TURN; "assistant": what the
@@ -55,10 +62,9 @@ class Tokenizer:
         mark = mark.encode()
         found = []
         for token in range(self.n_vocab):
-            try:
-                surface = self.encoding.decode_single_token_bytes(token)
-            except KeyError:  # public vocabularies have holes
+            if token in self.holes:
                 continue
+            surface = self.encoding.decode_single_token_bytes(token)
             if surface.startswith(mark) if mark == b" " else mark in surface:
                 found.append(token)
         return found

@@ -71,7 +71,8 @@ def check(v):
     """Impossible combinations, in one line each."""
     least = {"steps": 1, "prompts": 1, "minibatches": 1, "micro_rows": 1, "eval_problems": 1, "test_chains": 1, "save_every": 1,
              "eval_every": 1, "layers": 1, "junior_layers": 1, "sft_rows": 1, "test_problems": 0, "threads": 0, "max_new": 0, "context": 0,
-             "max_gap": 0, "warm_steps": 0, "lr": 0, "sft_lr": 0, "weight_decay": 0, "grad_clip": 0, "kl": 0, "seed": 0}
+             "max_gap": 0, "warm_steps": 0, "lr": 0, "sft_lr": 0, "weight_decay": 0, "kl": 0, "seed": 0, "junior_weight": 0,
+             "clip_low": 0, "clip_high": 0}
     for name, smallest in least.items():
         if not v[name] >= smallest:  # nan is not
             raise run.Stop(f"--{name.replace('_', '-')} is at least {smallest}")
@@ -85,10 +86,12 @@ def check(v):
         raise run.Stop("--group is at least 2: a response is judged against its siblings")
     if v["prompts"] % v["minibatches"]:
         raise run.Stop(f"--minibatches {v['minibatches']} does not divide --prompts {v['prompts']}")
-    if not v["temperature"] > 0:
-        raise run.Stop("--temperature is above 0: training scores the distribution it samples from")
+    if not (0 < v["temperature"] < math.inf and v["grad_clip"] > 0):
+        raise run.Stop("--temperature (training scores the distribution it samples from) and --grad-clip are above 0")
     if not 0 <= v["p"] <= 1:
         raise run.Stop("--p is a probability")
+    if v["kl_to"] == "junior" and not v["kl"]:
+        raise run.Stop("--kl-to does nothing without --kl, for example --kl 0.2")
     if v["kl"] and v["kl_to"] == "junior" and v["method"] == "grpo" and not v["junior"]:
         raise run.Stop("--kl-to junior needs --junior (auto makes one)")
     for name in ("width", "junior_width"):
@@ -136,14 +139,13 @@ def open_models(v, env, options, device, rank):
     tok = given[0][1] if given else open_tokenizer(v, env)
     context, max_new = v["context"] or env.first.context, v["max_new"] or env.first.max_new
     check_prompts(env, tok, min([context] + [model.cfg.context for model, _ in given]), max_new)
-    settings = dataclasses.asdict(run.build(sft.Config, v))
-    wanted = {}
+    settings, wanted = run.build(sft.Config, v), {}
     if not v["senior"] and v["method"] != "sft":
         wanted["senior"] = (small_config(tok.n_vocab, context, v["layers"], v["width"]), v["skill"], v["target"])
     if v["junior"] == "auto":
         wanted["junior"] = (small_config(tok.n_vocab, context, v["junior_layers"], v["junior_width"]), v["junior_skill"], -1.0)
-    recipes = [sft.Recipe(v["env"], options, tok.state(), dataclasses.asdict(cfg), {**settings, "skill": skill, "target": target},
-                          v["seed"]) for cfg, skill, target in wanted.values()]
+    recipes = [sft.make_recipe(v["env"], options, env, tok, cfg, dataclasses.replace(settings, skill=skill, target=target), v["seed"])
+               for cfg, skill, target in wanted.values()]
     if rank == 0:
         paths.update(zip(wanted, sft.warm_start(recipes, v["cache"], device, torch.get_num_threads())))
     if dist.is_initialized():
@@ -175,8 +177,8 @@ class Run:
     """What the loop works with."""
     v: dict  # every option
     cfg: grpo.Config
-    team: tandem.Config
-    settings: sft.Config
+    tandem_cfg: tandem.Config
+    sft_cfg: sft.Config
     env: envs.Batch
     tok: tokenizer.Tokenizer
     model: GPT  # the senior: what is trained
@@ -184,14 +186,16 @@ class Run:
     reference: GPT | None  # of the KL term
     optimizer: torch.optim.Optimizer
     solo: Sampler  # the senior alone
-    both: tandem.TandemSampler | None  # senior and junior
+    team: tandem.TandemSampler | None  # senior and junior
     paths: dict  # the checkpoints they started from
     device: str
     rank: int
     world: int
     compiled: bool
-    step: int = 0  # updates done
-    skipped: int = 0  # of which not finite
+    problems: int  # of the final table
+    began: float  # when, in seconds since the epoch, less what earlier parts of a resumed run took
+    step: int = 0  # batches done
+    skipped: int = 0  # updates left out, for they were not finite
     accuracy: float = math.nan  # solo, on valid problems, last time it was looked at
 
 
@@ -199,19 +203,18 @@ def prepare(v, resumed):
     """Options -> Run, warm starts made and the last checkpoint loaded."""
     if v["method"] == "tandem" and not v["junior"]:
         v["junior"] = "auto"
-    torch.set_num_threads(v["threads"] or min(4, os.cpu_count() or 1))
-    v["threads"] = torch.get_num_threads()
-    device = run.choose_device(v["device"])
+    began, device = time.time(), run.choose_device(v["device"])
     rank, world = run.start_ranks(device)
-    cfg, team, settings = (run.build(c, v) for c in (grpo.Config, tandem.Config, sft.Config))
+    torch.set_num_threads(v["threads"] or max(1, min(4, (os.cpu_count() or 1) // world)))
+    cfg, tandem_cfg, sft_cfg = (run.build(c, v) for c in (grpo.Config, tandem.Config, sft.Config))
     if cfg.prompts // cfg.minibatches % world:
         raise run.Stop(f"{world} ranks do not divide the {cfg.prompts // cfg.minibatches} prompts of an update")
     env, options = open_env(v)
-    v["test_problems"] = min(v["test_problems"] or env.first.problems, env.first.tasks(v["final_split"]) or math.inf)
+    problems = min(v["test_problems"] or env.first.problems, env.first.tasks(v["final_split"]) or math.inf)
     if rank == 0:
         if not resumed:
             run.claim_folder(v["out"])
-        print(f"{v['method']} on {v['env']}, {v['steps']} updates, {v['threads']} threads, output in {v['out']}")
+        print(f"{v['method']} on {v['env']}, {v['steps']} updates, {torch.get_num_threads()} threads, output in {v['out']}")
         if v["env"] == "arithmetic":
             print("with the default settings about 2 minutes on two CPU cores, half of it a warm start that is made once")
     model, junior, tok, paths = open_models(v, env, options, device, rank)
@@ -220,13 +223,14 @@ def prepare(v, resumed):
     if cfg.kl and cfg.kl_to == "warm":
         reference = GPT(model.cfg).to(device)
         reference.load_state_dict(warm)
-    optimizer = sft.make_optimizer(model, settings) if v["method"] == "sft" else torch.optim.AdamW(
+    optimizer = sft.make_optimizer(model, sft_cfg) if v["method"] == "sft" else torch.optim.AdamW(
         model.parameters(), lr=cfg.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=device.startswith("cuda"))
     compiled = run.choose_compile(v["compile"], device, cfg.steps * env.first.max_turns * (cfg.max_new or env.first.max_new))
-    sampling = {"rows": cfg.prompts * cfg.group // world, "compile": compiled,
+    sampling = {"rows": max(cfg.prompts * cfg.group // world, v["test_chains"]), "compile": compiled,
                 "dtype": torch.bfloat16 if device.startswith("cuda") else torch.float32}  # what is trained stays fp32
-    r = Run(v, cfg, team, settings, env, tok, model, warm, reference, optimizer, Sampler(model, **sampling),
-            tandem.TandemSampler(model, junior, **sampling) if junior is not None else None, paths, device, rank, world, compiled)
+    team = tandem.TandemSampler(model, junior, **sampling) if junior is not None else None
+    r = Run(v, cfg, tandem_cfg, sft_cfg, env, tok, model, warm, reference, optimizer, Sampler(model, **sampling), team, paths, device,
+            rank, world, compiled, problems, began)
     if resumed:
         resume(r)
     elif rank == 0:  # from here on it is a run that --resume goes on with
@@ -238,18 +242,21 @@ def checkpoint(r):
     if r.rank == 0:
         run.save(os.path.join(r.v["out"], "ckpt.pt"), {
             "model": r.model.state_dict(), "model_config": dataclasses.asdict(r.model.cfg), "tokenizer": r.tok.state(), "warm": r.warm,
-            "optimizer": r.optimizer.state_dict(), "step": r.step, "skipped": r.skipped, "threads": r.v["threads"],
-            "compiled": r.compiled, "junior": r.paths["junior"], "options": r.v}, keep_previous=True)
+            "optimizer": r.optimizer.state_dict(), "step": r.step, "skipped": r.skipped, "threads": torch.get_num_threads(),
+            "compiled": r.compiled, "seconds": time.time() - r.began, "junior": r.paths["junior"], "options": r.v}, keep_previous=True)
 
 
 def resume(r):
     state = run.load_last(r.v["out"])
     if state is not None:
-        if state["threads"] != r.v["threads"] or state["compiled"] != r.compiled:
+        if state["threads"] != torch.get_num_threads() or state["compiled"] != r.compiled:
             raise run.Stop(f"this run had --threads {state['threads']} and compile {'on' if state['compiled'] else 'off'}; a resumed run keeps them")
         r.model.load_state_dict(state["model"])
         r.optimizer.load_state_dict(state["optimizer"])
         r.step, r.warm, r.skipped = state["step"], state["warm"], state["skipped"]
+        r.began -= state["seconds"]
+        if r.reference is not None and r.cfg.kl_to == "warm":
+            r.reference.load_state_dict(r.warm)  # not what --senior may hold by now
     if r.rank == 0:
         run.cut_log(r.v["out"], r.step)
         print(f"resumed at step {r.step} of {r.cfg.steps}")
@@ -259,8 +266,9 @@ def resume(r):
 
 def sft_step(r):
     began = time.perf_counter()
-    stats = sft.step(r.model, r.optimizer, r.env, r.tok, r.step, r.v["seed"], r.settings, r.cfg)
-    return {**stats, "time_update": time.perf_counter() - began}
+    stats = sft.step(r.model, r.optimizer, r.env, r.tok, r.step, r.v["seed"], r.sft_cfg, r.cfg)
+    seconds = time.perf_counter() - began
+    return {**stats, "time_update": seconds, "tokens_per_s": stats["tokens"] / seconds}
 
 
 def rl_step(r):
@@ -268,15 +276,15 @@ def rl_step(r):
     clock, cfg, together = [time.perf_counter()], r.cfg, r.v["method"] == "tandem"
     tasks = grpo.train_tasks(r.env, r.step, cfg.prompts, r.v["seed"])[r.rank::r.world]
     names = [(r.v["seed"], "train", r.step, task, sample) for task in tasks for sample in range(cfg.group)]
-    sampler = r.both if together else r.solo
+    sampler, how = r.team if together else r.solo, r.tandem_cfg
     if together:
-        r.both.set_schedule(r.team.schedule, r.tok, r.env.first.mark, r.team.max_gap or r.env.first.max_gap, r.team.p)
+        r.team.set_schedule(how.schedule, r.tok, r.env.first.mark, how.max_gap or r.env.first.max_gap, how.p)
     rows, episodes = grpo.rollout(sampler, r.env, r.tok, tasks, "train", names, cfg)
     clock.append(time.perf_counter())
 
     rewards, valid = grpo.episode_rewards(episodes, cfg.group, rows.tokens.device)
     advantages = grpo.group_advantages(rewards, valid=valid)  # [N, G]
-    mask = tandem.loss_mask(rows, r.team.junior_weight) if together else rows.mask.float()
+    mask = tandem.loss_mask(rows, how.junior_weight) if together else rows.mask.float()
     mask = mask * valid.flatten()[:, None]  # an episode whose engine died does not count
     reference_logp = grpo.score(r.reference, rows, cfg) if cfg.kl else None
     clock.append(time.perf_counter())
@@ -289,13 +297,14 @@ def rl_step(r):
 
     stats = {k: sum(u.get(k, 0.0) for u in updates) / len(updates) for k in {k: 0 for u in updates for k in u}}
     stats["mismatch_max"] = updates[0].get("mismatch_max", 0.0)  # before the first update of the batch: rounding only
-    played = grpo.summary(episodes, cfg.group)
+    flat = grpo.gathered((advantages == 0).all(1).tolist())  # of all ranks, as the episodes below
+    played = grpo.summary(grpo.gathered(episodes), cfg.group)
     stats.update({k: x for k, x in played.items() if not k.startswith("pass@")}, success=played["pass@1"],
-                 zero_variance=float((advantages == 0).all(1).float().mean()), tokens=int(rows.mask.sum()))
+                 zero_variance=sum(flat) / len(flat), tokens=sum(grpo.gathered([int(rows.mask.sum())])))
     if together:
-        shared = tandem.author_stats(r.both, rows)
-        if r.team.schedule != "alternate" and tandem.share_is_off(shared, r.team.p):
-            tqdm.write(f"warning: the senior won {shared['senior_draws']:.2f} of {shared['redraws']} draws at p = {r.team.p}", file=sys.stderr)
+        shared = tandem.author_stats(r.team, rows)
+        if how.schedule != "alternate" and tandem.share_is_off(shared, how.p):
+            tqdm.write(f"warning: the senior won {shared['senior_draws']:.2f} of {shared['redraws']} draws at p = {how.p}", file=sys.stderr)
         stats.update(shared)
     stats.update(zip(("time_rollout", "time_scoring", "time_update"), (b - a for a, b in zip(clock, clock[1:]))))
     return {**stats, "tokens_per_s": stats["tokens"] / stats["time_rollout"]}
@@ -305,7 +314,7 @@ def rl_step(r):
 
 def train(argv):
     r = prepare(*read_options(argv))
-    v, cfg, began = r.v, r.cfg, time.time()
+    v, cfg = r.v, r.cfg
     came, bad = run.catch_signals(), 0
     if r.step == 0:
         checkpoint(r)
@@ -319,7 +328,7 @@ def train(argv):
                 raise run.Stop(f"ten updates in a row were not finite; the last good state is {v['out']}/ckpt.pt: start anew from it "
                                "(--senior) with a lower --lr")
             if r.rank == 0:
-                record(r, stats, time.time() - began)
+                record(r, stats)
                 bar.set_postfix(reward=f"{stats.get('reward', math.nan):.2f}", solo=f"{r.accuracy:.2f}",
                                 tok_s=f"{stats.get('tokens_per_s', 0):,.0f}")
             bar.update()
@@ -332,13 +341,13 @@ def train(argv):
                     print(f"stopped at step {r.step} of {cfg.steps}, saved. Go on with:\n  python train.py --resume --out {shlex.quote(v['out'])}")
                 return 128 + (came or [signal.SIGINT])[0]
     if r.rank == 0:
-        final_table(r, time.time() - began)
+        final_table(r)
     return 0
 
 
-def record(r, stats, seconds):
+def record(r, stats):
     """A line of metrics, and every eval_every updates a look at the senior alone on valid problems."""
-    line = {"step": r.step, "wall": seconds, **stats, "skipped": r.skipped}
+    line = {"step": r.step, "wall": time.time() - r.began, **stats, "skipped": r.skipped}
     if r.step % r.v["eval_every"] == 0:
         found, _, episodes = grpo.evaluate(r.solo, r.env, r.tok, r.cfg, "valid", r.v["eval_problems"], 1, r.v["seed"])
         r.accuracy = line["solo"] = found["pass@1"]
@@ -350,21 +359,22 @@ def record(r, stats, seconds):
     run.log(r.v["out"], line)
 
 
-def final_table(r, seconds):
+def final_table(r):
     """Every metric before and after, on problems nobody has looked at. Also written to result.json."""
-    v, n, columns = r.v, r.v["test_problems"], {}
+    v, n, columns, seconds = r.v, r.problems, {}, time.time() - r.began
     trained = {k: x.clone() for k, x in r.model.state_dict().items()}
     for name, weights in (("before", r.warm), ("after", trained)):
         r.model.load_state_dict(weights)
-        columns[name] = tandem.evaluate(r.solo, r.both, r.env, r.tok, r.cfg, r.team, v["final_split"], n, v["test_chains"], v["seed"])
+        columns[name] = tandem.evaluate(r.solo, r.team, r.env, r.tok, r.cfg, r.tandem_cfg, v["final_split"], n, v["test_chains"], v["seed"])
     run.write(os.path.join(v["out"], "result.json"), json.dumps({"n": n, "chains": v["test_chains"], "seconds": seconds, **columns}, indent=1))
     print(f"\n{n} {v['final_split']} problems x {v['test_chains']} chains (handoff: {max(1, n // 2)} problems), temperature "
           f"{r.cfg.temperature:g}, 95% intervals\n{'':24}{'before':>18}{'after':>18}")
     for name in columns["after"]:
-        print(f"{name:24}" + "".join(f"{cell(columns[c].get(name), n if 'hand' not in name else n // 2):>18}" for c in columns))
-    print(f"{seconds:.0f} s of training\n\nnext:\n  python sample.py {shlex.quote(v['out'])}\n  python train.py --method "
-          f"{'grpo --junior auto' if v['method'] == 'tandem' else 'tandem'} --env {v['env']} --seed {v['seed']}"
-          + (f" --data {shlex.quote(v['data'])}" if v["data"] else ""))
+        print(f"{name:24}" + "".join(f"{cell(columns[c].get(name), n if 'hand' not in name else max(1, n // 2)):>18}" for c in columns))
+    print(f"{seconds:.0f} s to the end of training, {time.time() - r.began:.0f} s with this table\n\nnext:\n  python sample.py {shlex.quote(v['out'])}")
+    if "junior" in r.env.first.targets:
+        print(f"  python train.py --method {'grpo --junior auto' if v['method'] == 'tandem' else 'tandem'} --env {v['env']} --seed {v['seed']}"
+              + (f" --data {shlex.quote(v['data'])}" if v["data"] else ""))
 
 
 def cell(pair, n):
@@ -384,6 +394,9 @@ def main(argv=None):
     except run.Stop as stop:
         print(f"error: {stop}", file=sys.stderr)
         return stop.code
+    except OverflowError as error:
+        print(f"error: a prompt does not fit: {error}; raise --context", file=sys.stderr)
+        return 2
     except OSError as error:
         print(f"error: {error}; what was saved before is untouched, --resume goes on from it", file=sys.stderr)
         return 2

@@ -30,7 +30,7 @@ class Env(Protocol):
     max_new: int  # tokens a turn may take, by default
     context: int  # tokens an episode may take, by default
     problems: int  # how many problems a final table takes, by default
-    mark: str  # where a word ends, for the tandem sampler: " ", or "\n" where a word is a line
+    mark: str  # what a word begins with, for the tandem sampler: " "; or "\n", which ends a word, where a word is a line
     max_gap: int  # and the longest run of tokens without a redraw of the author
     targets: dict  # skill -> solo accuracy at which a warm start on demo(skill) ends
     warm_steps: int  # or the number of steps after which it gives up

@@ -87,16 +87,16 @@ class GSM8K:
     targets, warm_steps = {"senior": 0.3, "junior": 0.3, "graded": 0.3}, 40
 
     def __init__(self, path):
-        self.problems = read_splits(path)
-        if not all(self.problems.values()):
-            empty = [s for s in SPLITS if not self.problems[s]]
+        self.data = read_splits(path)
+        if not all(self.data.values()):
+            empty = [s for s in SPLITS if not self.data[s]]
             raise ValueError(f"{path}: too few problems, no {' and no '.join(empty)} split")
 
     def tasks(self, split):
-        return len(self.problems[split])
+        return len(self.data[split])
 
     def reset(self, task, split):
-        question, self.solution = self.problems[split][task % len(self.problems[split])]
+        question, self.solution = self.data[split][task % len(self.data[split])]
         self.answer = to_number(self.solution.rsplit("####", 1)[1])
         return question
 
