@@ -242,3 +242,23 @@ def start_ranks(device):
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return dist.get_rank(), dist.get_world_size()
+
+
+# ---- the table ----
+
+def print_table(columns, n):
+    """columns: {title: {metric: (mean, standard error or None)}} over n problems, half of them where the metric is a handoff."""
+    print(f"{'':24}" + "".join(f"{title:>18}" for title in columns))
+    for name in list(columns.values())[-1]:
+        print(f"{name:24}" + "".join(f"{cell(c.get(name), n if 'hand' not in name else max(1, n // 2)):>18}" for c in columns.values()))
+
+
+def cell(pair, n):
+    """(mean, standard error over n problems) -> "0.912 +- 0.013"; at 0 or 1, where the error is 0, the rule of three."""
+    if pair is None:
+        return "-"
+    mean, error = pair
+    if error is None:
+        return f"{mean:.3f}"
+    half = 1.96 * error or (min(1.0, 3 / n) if mean in (0.0, 1.0) else 0.0)
+    return f"{mean:.3f} +- {half:.3f}"

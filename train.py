@@ -368,24 +368,12 @@ def final_table(r):
         columns[name] = tandem.evaluate(r.solo, r.team, r.env, r.tok, r.cfg, r.tandem_cfg, v["final_split"], n, v["test_chains"], v["seed"])
     run.write(os.path.join(v["out"], "result.json"), json.dumps({"n": n, "chains": v["test_chains"], "seconds": seconds, **columns}, indent=1))
     print(f"\n{n} {v['final_split']} problems x {v['test_chains']} chains (handoff: {max(1, n // 2)} problems), temperature "
-          f"{r.cfg.temperature:g}, 95% intervals\n{'':24}{'before':>18}{'after':>18}")
-    for name in columns["after"]:
-        print(f"{name:24}" + "".join(f"{cell(columns[c].get(name), n if 'hand' not in name else max(1, n // 2)):>18}" for c in columns))
+          f"{r.cfg.temperature:g}, 95% intervals")
+    run.print_table(columns, n)
     print(f"{seconds:.0f} s to the end of training, {time.time() - r.began:.0f} s with this table\n\nnext:\n  python sample.py {shlex.quote(v['out'])}")
     if "junior" in r.env.first.targets:
         print(f"  python train.py --method {'grpo --junior auto' if v['method'] == 'tandem' else 'tandem'} --env {v['env']} --seed {v['seed']}"
               + (f" --data {shlex.quote(v['data'])}" if v["data"] else ""))
-
-
-def cell(pair, n):
-    """(mean, standard error over n problems) -> "0.912 +- 0.013"; at 0 or 1, where the error is 0, the rule of three."""
-    if pair is None:
-        return "-"
-    mean, error = pair
-    if error is None:
-        return f"{mean:.3f}"
-    half = 1.96 * error or (min(1.0, 3 / n) if mean in (0.0, 1.0) else 0.0)
-    return f"{mean:.3f} +- {half:.3f}"
 
 
 def main(argv=None):

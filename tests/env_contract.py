@@ -53,7 +53,7 @@ def play(env, texts):
 
 
 def check_shape(env):
-    for number in (env.max_turns, env.max_new, env.context, env.max_gap, env.warm_steps):
+    for number in (env.max_turns, env.max_new, env.context, env.problems, env.max_gap, env.warm_steps):
         assert isinstance(number, int) and number > 0
     assert isinstance(env.mark, str) and env.mark
     assert env.targets and all(0 <= target <= 1 for target in env.targets.values())

@@ -286,13 +286,27 @@ def test_legibility_drift_and_exact_kl_by_hand(temperature, micro_rows):
         assert found[name] == (pytest.approx(mean, abs=1e-5), pytest.approx(error, abs=1e-5))
 
 
+def test_retention_is_handoff_over_solo_on_the_same_problems(monkeypatch):
+    won = {None: [1, 1, 1, 0, 1, 1, 1, 1], "wrote": [1, 0, 0, 0]}  # 4 problems x 2 chains alone, the first 2 problems as a team
+
+    def played(sampler, *_):
+        episodes = [{"reward": float(w), "success": bool(w)} for w in won[sampler.wrote if sampler.wrote is None else "wrote"]]
+        return grpo.summary(episodes, 2), [], episodes
+    monkeypatch.setattr(grpo, "evaluate", played)
+    monkeypatch.setattr(tandem, "follow", lambda *_: {})
+    senior = tiny(0, TOK.n_vocab, 64)
+    found = tandem.evaluate(Sampler(senior, 8), TandemSampler(senior, tiny(1, TOK.n_vocab, 64), 8), envs.Batch("arithmetic"), TOK,
+                            grpo.Config(), tandem.Config(), "valid", 4, 2, seed=0)
+    assert found["retention@1"][0] == pytest.approx((1 / 4) / (3 / 4)) and found["retention@2"][0] == pytest.approx(0.5 / 1.0)
+
+
 def test_evaluation_returns_every_metric_of_the_paper():
     senior, env, cfg = tiny(0, TOK.n_vocab, 64), envs.Batch("arithmetic"), grpo.Config()
     solo, team = Sampler(senior, 16), TandemSampler(senior, tiny(1, TOK.n_vocab, 64), 16)
     found = tandem.evaluate(solo, team, env, TOK, cfg, tandem.Config(), "valid", 6, 4, seed=0)
     expected = {"malformed", "truncated", "legibility", "log_ratio", "kl"}
     expected |= {f"{what} pass@{k}" for what in ("solo", "step handoff", "training handoff") for k in (1, 4)}
-    assert expected | {"retention@1", "retention@4"} <= set(found)
+    assert expected <= set(found) and "retention@1" not in found  # nobody was right: nothing to retain
     assert all(math.isfinite(x or 0.0) for value in found.values() for x in value)
     assert found["kl"][0] > 0 and found["legibility"][0] > 0 and found["truncated"][0] > 0.5
     alone = tandem.evaluate(solo, None, env, TOK, cfg, tandem.Config(), "valid", 6, 4, seed=0)

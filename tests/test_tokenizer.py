@@ -195,6 +195,14 @@ def test_no_network_and_no_cache_is_one_line_naming_the_variable(monkeypatch, tm
     assert "\n" not in str(error.value) and "'gpt2'" in str(error.value)
 
 
+def test_an_unused_id_of_a_public_vocabulary_decodes_to_a_replacement_character():
+    ranks = {bytes([i]): i for i in range(256)}
+    encoding = tiktoken.Encoding("holed", pat_str=r"[\s\S]", mergeable_ranks=ranks, special_tokens={s: 300 + i for i, s in enumerate(tokenizer.SPECIALS)})
+    holed = tokenizer.Tokenizer(encoding, "holed")
+    assert holed.n_vocab == 302 and 280 in holed.holes and holed.decode([53, 280, 54, 301]) == "5\ufffd6<|end|>"
+    assert holed.word_boundary_ids(" ") == [32]
+
+
 def test_unknown_name_lists_the_known_ones_in_one_line():
     with pytest.raises(ValueError, match="trained .*gpt2") as error:
         tokenizer.load("gpt5_typo")

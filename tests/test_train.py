@@ -12,10 +12,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
+import envs
 import grpo
 import run
+import sft
+import tokenizer
 import train
 from conftest import MOVING, REPO, TINY, errors, interrupt_at, metrics, outcome, poison, tree
+from envs import arithmetic
+from envs.guess import Guess
 from model import GPT, small_config
 
 TABLE = {"sft": ["solo pass@1"], "grpo": ["solo pass@1", "solo pass@2"], "tandem": ["solo pass@1", "step handoff pass@1", "training handoff pass@2", "kl"]}
@@ -46,6 +51,25 @@ def test_a_game_of_several_turns_runs_too(command):
 def test_gsm8k_runs_on_a_jsonl(command):
     Path("p.jsonl").write_text("\n".join(json.dumps({"question": f"{a}+1?", "answer": f"<<{a}+1={a + 1}>>\n#### {a + 1}"}) for a in range(60)))
     assert command("--method", "tandem", "--env", "gsm8k", "--data", "p.jsonl", "--steps", "1", "--max-new", "8", "--context", "128")[0] == 0
+
+
+def test_a_table_with_more_chains_than_training_rows(command):
+    assert command("--method", "grpo", "--prompts", "1", "--group", "2", "--test-chains", "3", "--test-problems", "1", "--steps", "1")[0] == 0
+
+
+def test_every_environment_proposes_the_size_of_its_table(command, monkeypatch):
+    monkeypatch.setattr(Guess, "problems", 3)
+    args = [x for pair in zip(TINY[::2], TINY[1::2]) if pair[0] != "--test-problems" for x in pair]
+    assert train.main([*args, "--method", "grpo", "--env", "guess", "--out", "table", "--cache", "warm"]) == 0
+    assert json.loads(Path("table/result.json").read_text())["n"] == 3
+
+
+def test_other_demonstrations_are_another_warm_start(monkeypatch):
+    env, tok = envs.Batch("arithmetic"), tokenizer.train([])
+    made = [sft.fingerprint(sft.make_recipe("arithmetic", {}, env, tok, small_config(258, 64, 1, 32), sft.Config(), seed)) for seed in (0, 0, 1)]
+    monkeypatch.setitem(arithmetic.SKILLS, "senior", (0.1, 0.3))
+    made.append(sft.fingerprint(sft.make_recipe("arithmetic", {}, env, tok, small_config(258, 64, 1, 32), sft.Config(), 0)))
+    assert made[0] == made[1] and len(set(made)) == 3
 
 
 def test_a_warm_start_is_made_once(command, cache):
