@@ -122,7 +122,8 @@ def fingerprint(recipe):
 
 def train_until(recipe, device="cpu", position=0, parent=None):
     """-> {"model", "model_config", "tokenizer", "solo", "accuracy", "steps", "target"}. Ends at the target accuracy on 256 sampled
-    valid problems, in the family of answers that does worst (a senior of two notations must know both); looked at every 25 steps and every 5 once it is half reached; or at warm_steps, with what it has."""
+    valid problems, in the family of answers that does worst (a senior of two notations must know both), looked at every 25 steps
+    and every 5 once it is half reached; or at warm_steps, with what it has."""
     env, tok = envs.Batch(recipe.env, **recipe.env_options), tokenizer.from_state(recipe.tokenizer)
     cfg, base = Config(**recipe.sft), grpo.Config()
     target, limit = cfg.target, cfg.warm_steps
