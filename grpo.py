@@ -10,8 +10,9 @@ Sample G responses to each of N prompts, let the environment reward them, and ca
 The functions come in the order the data flows: rollout -> group_advantages -> loss -> update -> evaluate. The first six are
 pure functions on tensors. Letters: N prompts, G group, R = N * G rows, T tokens, V vocabulary.
 
-Left out: re-filling the context of a game that outgrows it (the episode ends there, counted as truncated), a value network (the group's mean is the baseline), an entropy bonus, top-k sampling, a learned reward. With one
-update a batch (the default) the ratio is 1 and the clip never acts; `--minibatches 2` is the paper's setting, where it does.
+Left out: a value network (the group's mean is the baseline), an entropy bonus, top-k sampling, a learned reward, and going on
+with a game that outgrows its context (the episode ends there, counted as truncated). With one update a batch (the default) the
+ratio is 1 and the clip never acts; `--minibatches 2` is the paper's setting, where it does.
 """
 import dataclasses
 import math

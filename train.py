@@ -90,10 +90,8 @@ def check(v):
         raise run.Stop("--temperature (training scores the distribution it samples from) and --grad-clip are above 0")
     if not 0 <= v["p"] <= 1:
         raise run.Stop("--p is a probability")
-    if v["kl_to"] == "junior" and not v["kl"]:
-        raise run.Stop("--kl-to does nothing without --kl, for example --kl 0.2")
-    if v["kl"] and v["kl_to"] == "junior" and v["method"] == "grpo" and not v["junior"]:
-        raise run.Stop("--kl-to junior needs --junior (auto makes one)")
+    if v["kl_to"] == "junior" and (not v["kl"] or (v["method"] == "grpo" and not v["junior"])):
+        raise run.Stop("--kl-to junior needs a weight (--kl 0.2) and a --junior (auto makes one)")
     for name in ("width", "junior_width"):
         if v[name] % 32 or v[name] < 32:
             raise run.Stop(f"--{name.replace('_', '-')} is a multiple of 32")
@@ -229,8 +227,8 @@ def prepare(v, resumed):
     sampling = {"rows": max(cfg.prompts * cfg.group // world, v["test_chains"]), "compile": compiled,
                 "dtype": torch.bfloat16 if device.startswith("cuda") else torch.float32}  # what is trained stays fp32
     team = tandem.TandemSampler(model, junior, **sampling) if junior is not None else None
-    r = Run(v, cfg, tandem_cfg, sft_cfg, env, tok, model, warm, reference, optimizer, Sampler(model, **sampling), team, paths, device,
-            rank, world, compiled, problems, began)
+    r = Run(v, cfg, tandem_cfg, sft_cfg, env, tok, model, warm, reference, optimizer, Sampler(model, **sampling), team, paths,
+            device, rank, world, compiled, problems, began)
     if resumed:
         resume(r)
     elif rank == 0:  # from here on it is a run that --resume goes on with
@@ -250,7 +248,8 @@ def resume(r):
     state = run.load_last(r.v["out"])
     if state is not None:
         if state["threads"] != torch.get_num_threads() or state["compiled"] != r.compiled:
-            raise run.Stop(f"this run had --threads {state['threads']} and compile {'on' if state['compiled'] else 'off'}; a resumed run keeps them")
+            compiled = "on" if state["compiled"] else "off"
+            raise run.Stop(f"this run had {state['threads']} threads and compile {compiled}; a resumed run keeps them")
         r.model.load_state_dict(state["model"])
         r.optimizer.load_state_dict(state["optimizer"])
         r.step, r.warm, r.skipped = state["step"], state["warm"], state["skipped"]
@@ -281,7 +280,6 @@ def rl_step(r):
         r.team.set_schedule(how.schedule, r.tok, r.env.first.mark, how.max_gap or r.env.first.max_gap, how.p)
     rows, episodes = grpo.rollout(sampler, r.env, r.tok, tasks, "train", names, cfg)
     clock.append(time.perf_counter())
-
     rewards, valid = grpo.episode_rewards(episodes, cfg.group, rows.tokens.device)
     advantages = grpo.group_advantages(rewards, valid=valid)  # [N, G]
     mask = tandem.loss_mask(rows, how.junior_weight) if together else rows.mask.float()
@@ -304,7 +302,8 @@ def rl_step(r):
     if together:
         shared = tandem.author_stats(r.team, rows)
         if how.schedule != "alternate" and tandem.share_is_off(shared, how.p):
-            tqdm.write(f"warning: the senior won {shared['senior_draws']:.2f} of {shared['redraws']} draws at p = {how.p}", file=sys.stderr)
+            tqdm.write(f"warning: the senior won {shared['senior_draws']:.2f} of {shared['redraws']} draws at p = {how.p}",
+                       file=sys.stderr)
         stats.update(shared)
     stats.update(zip(("time_rollout", "time_scoring", "time_update"), (b - a for a, b in zip(clock, clock[1:]))))
     return {**stats, "tokens_per_s": stats["tokens"] / stats["time_rollout"]}
@@ -338,7 +337,8 @@ def train(argv):
             if stop and r.step < cfg.steps:
                 bar.close()
                 if r.rank == 0:
-                    print(f"stopped at step {r.step} of {cfg.steps}, saved. Go on with:\n  python train.py --resume --out {shlex.quote(v['out'])}")
+                    print(f"stopped at step {r.step} of {cfg.steps}, saved. Go on with:\n"
+                          f"  python train.py --resume --out {shlex.quote(v['out'])}")
                 return 128 + (came or [signal.SIGINT])[0]
     if r.rank == 0:
         final_table(r)
@@ -353,9 +353,8 @@ def record(r, stats):
         r.accuracy = line["solo"] = found["pass@1"]
         line.update({f"solo_{k}": found[k] for k in ("private", "malformed", "truncated", "turns") if k in found})
         with open(os.path.join(r.v["out"], "samples.txt"), "a", encoding="utf-8") as file:
-            for e in episodes[:3]:
-                question = r.env.first.reset(e["task"], "valid")
-                file.write(f"--- step {r.step}, valid task {e['task']}, reward {e['reward']:g}\n{question}\n{e['text']}\n")
+            file.writelines(f"--- step {r.step}, valid task {e['task']}, reward {e['reward']:g}\n"
+                            f"{r.env.first.reset(e['task'], 'valid')}\n{e['text']}\n" for e in episodes[:3])
     run.log(r.v["out"], line)
 
 
@@ -370,10 +369,11 @@ def final_table(r):
     print(f"\n{n} {v['final_split']} problems x {v['test_chains']} chains (handoff: {max(1, n // 2)} problems), temperature "
           f"{r.cfg.temperature:g}, 95% intervals")
     run.print_table(columns, n)
-    print(f"{seconds:.0f} s to the end of training, {time.time() - r.began:.0f} s with this table\n\nnext:\n  python sample.py {shlex.quote(v['out'])}")
+    print(f"{seconds:.0f} s to the end of training, {time.time() - r.began:.0f} s with this table\n\nnext:\n"
+          f"  python sample.py {shlex.quote(v['out'])}")
     if "junior" in r.env.first.targets:
-        print(f"  python train.py --method {'grpo --junior auto' if v['method'] == 'tandem' else 'tandem'} --env {v['env']} --seed {v['seed']}"
-              + (f" --data {shlex.quote(v['data'])}" if v["data"] else ""))
+        other, data = "grpo --junior auto" if v["method"] == "tandem" else "tandem", f" --data {shlex.quote(v['data'])}" if v["data"] else ""
+        print(f"  python train.py --method {other} --env {v['env']} --seed {v['seed']}{data}")
 
 
 def main(argv=None):
