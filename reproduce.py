@@ -24,7 +24,6 @@ ARMS = {  # name -> options of train.py; the tuning adds --lr, and --kl where th
     "tandem p = .5": "--method tandem",
     "tandem p = .75": "--method tandem --p 0.75",
     "tandem by token": "--method tandem --schedule token",
-    "tandem p = .5, 2 x updates": "--method tandem --steps 400",  # as many senior tokens as GRPO trains on
 }
 GRID = {"lr": (1.5e-4, 3e-4, 6e-4, 1e-3), "kl": (0.05, 0.2, 0.5)}  # the same for every arm (kl: for those that have one)
 CONDITIONS = {  # name -> more options of train.py, and the arms it is run with
@@ -99,7 +98,7 @@ def slug(*parts):
 def tune(folder, jobs, seed=100):
     """Best of GRID for every arm by solo + step handoff pass@1 on valid problems (see choose). Writes tuning.json."""
     cells = []
-    for arm in (a for a in ARMS if not a.endswith("updates")):
+    for arm in ARMS:
         grid = [dict(zip(("lr", "kl"), x)) for x in itertools.product(GRID["lr"], GRID["kl"])] if "KL" in arm else \
             [{"lr": lr} for lr in GRID["lr"]]
         cells += [(arm, settings) for settings in grid]
@@ -111,7 +110,6 @@ def tune(folder, jobs, seed=100):
         solo, step = (result["after"][k][0] for k in ("solo pass@1", "step handoff pass@1"))
         found.setdefault(arm, []).append({**settings, "solo": solo, "step handoff": step, "score": solo + step})
     best = {arm: choose(rows) for arm, rows in found.items()}
-    best["tandem p = .5, 2 x updates"] = best["tandem p = .5"]
     with open(f"{folder}/tuning.json", "w", encoding="utf-8") as file:
         json.dump({"best": best, "grid": found}, file, indent=1)
     print(json.dumps(best, indent=1))
@@ -197,7 +195,6 @@ def reproduce_tandem(folder, seeds, jobs):
         best = json.load(file)["best"]  # one's own tuning, or the one that the README reports
     cells = [(arm, seed, condition) for condition, (_, arms) in CONDITIONS.items() for arm in arms for seed in seeds
              if (arm, condition) != ("GRPO", "graded junior")]
-    cells.sort(key=lambda c: c[0].endswith("updates"))  # the longest runs last
     with ThreadPoolExecutor(jobs) as pool:
         done = dict(zip(cells, pool.map(lambda c: train(*c, f"{folder}/{slug(*c)}", best[c[0]]), cells)))
     for seed in seeds:
