@@ -217,9 +217,8 @@ def prepare(v, resumed):
             print("with the default settings about 2 minutes on two CPU cores, half of it a warm start that is made once")
     model, junior, tok, paths = open_models(v, env, options, device, rank)
     warm = {k: x.clone() for k, x in model.state_dict().items()}
-    reference = junior
-    if cfg.kl and cfg.kl_to == "warm":
-        reference = GPT(model.cfg).to(device)
+    reference = None if not cfg.kl else junior if cfg.kl_to == "junior" else GPT(model.cfg).to(device)
+    if reference is not None and reference is not junior:
         reference.load_state_dict(warm)
     optimizer = sft.make_optimizer(model, sft_cfg) if v["method"] == "sft" else torch.optim.AdamW(
         model.parameters(), lr=cfg.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=device.startswith("cuda"))
@@ -254,8 +253,8 @@ def resume(r):
         r.optimizer.load_state_dict(state["optimizer"])
         r.step, r.warm, r.skipped = state["step"], state["warm"], state["skipped"]
         r.began -= state["seconds"]
-        if r.reference is not None and r.cfg.kl_to == "warm":
-            r.reference.load_state_dict(r.warm)  # not what --senior may hold by now
+        if r.reference is not None and r.cfg.kl_to == "warm":  # the senior's own start
+            r.reference.load_state_dict(r.warm)  # as it was, whatever --senior may hold by now
     if r.rank == 0:
         run.cut_log(r.v["out"], r.step)
         print(f"resumed at step {r.step} of {r.cfg.steps}")

@@ -155,6 +155,16 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(command, strai
     assert outcome() == expected
 
 
+@pytest.mark.parametrize("args", ["--method tandem --junior-width 64", "--method grpo --kl 1 --kl-to warm", "--method grpo --junior auto"])
+def test_a_resumed_run_keeps_its_junior_and_its_reference(command, monkeypatch, args):
+    assert command(*args.split(), "--out", "straight")[0] == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        assert command(*args.split())[0] == 128 + signal.SIGINT
+    assert command(*args.split(), "--resume")[0] == 0
+    assert outcome() == outcome("straight")  # legibility and handoff among it: they are the junior's too
+
+
 def test_resume_of_a_finished_run_and_of_none_give_the_same_table(command, straight):
     expected = straight("sft")
     assert command("--resume", "--out", "straight")[0] == 0
