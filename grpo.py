@@ -304,9 +304,14 @@ def evaluate(sampler, env, tok, cfg, split, n, k, seed):
     return {"n": n, "k": k, **summary(episodes, k)}, batches, episodes
 
 
+def succeeded(episode):
+    """What the environment says; where it says nothing, any reward."""
+    return bool(episode.get("success", episode["reward"] > 0))
+
+
 def summary(episodes, k):
     """Episodes, k to a problem -> {"pass@1", "pass@1_se", "pass@k", "pass@k_se", and means of reward, turns, truncated, ...}"""
-    won = [[bool(e.get("success", e["reward"] > 0)) for e in episodes[i:i + k]] for i in range(0, len(episodes), k)]
+    won = [[succeeded(e) for e in episodes[i:i + k]] for i in range(0, len(episodes), k)]
     out = {}
     for j in {1, k}:
         score = torch.tensor([pass_at_k(k, sum(w), j) for w in won], dtype=torch.double)
@@ -324,6 +329,6 @@ def worst_family(episodes, least=0.1):
     without families, of all."""
     families = {}
     for e in episodes:
-        families.setdefault(e.get("family"), []).append(bool(e.get("success", e["reward"] > 0)))
+        families.setdefault(e.get("family"), []).append(succeeded(e))
     rates = [sum(won) / len(won) for won in families.values() if len(won) >= least * len(episodes)]
     return min(rates, default=sum(map(sum, families.values())) / len(episodes))

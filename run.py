@@ -215,8 +215,6 @@ def choose_device(name):
 
 def choose_compile(flag, device, decode_steps):
     """Whether to compile the decode step. `auto` asks whether the compilation, 10 to 40 s on a CPU, can be earned back."""
-    if flag not in ("auto", "on", "off"):
-        raise Stop(f"--compile is auto, on or off, not {flag!r}")
     if flag == "off":
         return False
     if device == "mps":

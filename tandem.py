@@ -11,7 +11,6 @@ the junior can follow. What tandem adds to GRPO is one state a row (author, toke
 
 On `arithmetic` a word is a line, and the longest run without a redraw is the six tokens of a line.
 """
-import dataclasses
 import math
 from dataclasses import dataclass
 

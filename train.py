@@ -217,8 +217,9 @@ def prepare(v, resumed):
             print("with the default settings about 2 minutes on two CPU cores, half of it a warm start that is made once")
     model, junior, tok, paths = open_models(v, env, options, device, rank)
     warm = {k: x.clone() for k, x in model.state_dict().items()}
-    reference = None if not cfg.kl else junior if cfg.kl_to == "junior" else GPT(model.cfg).to(device)
-    if reference is not None and reference is not junior:
+    reference = junior if cfg.kl and cfg.kl_to == "junior" else None
+    if cfg.kl and cfg.kl_to == "warm":
+        reference = GPT(model.cfg).to(device)
         reference.load_state_dict(warm)
     optimizer = sft.make_optimizer(model, sft_cfg) if v["method"] == "sft" else torch.optim.AdamW(
         model.parameters(), lr=cfg.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=device.startswith("cuda"))
