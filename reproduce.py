@@ -68,18 +68,18 @@ def regrade(out, seed, target):
     import torch
 
     import grpo
+    import policy
     import run
     import sft
     import tandem
-    import train as entry
     from sampler import Sampler
     if finished(target) is not None:
         return finished(target)
     torch.set_num_threads(1)
     with open(os.path.join(out, "config.json"), encoding="utf-8") as file:
         v = {**json.load(file), "junior_skill": "graded", "senior": out}
-    env, options = entry.open_env(v)
-    senior, junior, tok, _ = entry.open_models(v, env, options, "cpu", 0)
+    env, options = policy.open_env(v)
+    senior, junior, tok, _ = policy.open_models(v, env, options, "cpu", 0)
     cfg, how = run.build(grpo.Config, v), run.build(tandem.Config, v)
     rows = cfg.prompts * cfg.group
     after = tandem.evaluate(Sampler(senior, rows), tandem.TandemSampler(senior, junior, rows), env, tok, cfg, how, "test",

@@ -11,10 +11,10 @@ import sys
 
 import envs
 import grpo
+import policy
 import run
 import sft
 import tandem
-import train
 from sampler import Sampler
 
 BLUE, ORANGE, GREY, OFF = "\033[38;5;33m", "\033[38;5;208m", "\033[90m", "\033[0m"
@@ -57,7 +57,7 @@ def main(argv=None):
         if "options" not in state:
             raise run.Stop(f"{args.run} is a model, not a run: give a run's output folder")
         v = state["options"]
-        env, cfg, how = train.open_env(v)[0], run.build(grpo.Config, v), run.build(tandem.Config, v)
+        env, cfg, how = policy.open_env(v)[0], run.build(grpo.Config, v), run.build(tandem.Config, v)
         junior = sft.load_model(state["junior"])[0] if state["junior"] else None
     except run.Stop as stop:
         print(f"error: {stop}", file=sys.stderr)

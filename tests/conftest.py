@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import grpo
+import policy
 import run
 import train
 from model import GPT, small_config
@@ -112,7 +113,7 @@ def poison(monkeypatch, *calls):
 def save_model(path, env, context=64):
     """A checkpoint of a tiny model with the vocabulary of an environment."""
     values = {f.name: f.default for cls in train.GROUPS.values() for f in dataclasses.fields(cls)}
-    tok = train.open_tokenizer(values, train.open_env({**values, "env": env, "skill": "senior"})[0])
+    tok = policy.open_tokenizer(values, policy.open_env({**values, "env": env, "skill": "senior"})[0])
     cfg = small_config(tok.n_vocab, context, 1, 32)
     torch.save({"model": GPT(cfg).state_dict(), "model_config": dataclasses.asdict(cfg), "tokenizer": tok.state()}, path)
 

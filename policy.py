@@ -1,0 +1,284 @@
+"""The methods that train a policy on an environment: sft, grpo and tandem.
+
+What a method is to the loop in train.py, this module in plain functions: check (its impossible options), prepare (options -> Run,
+warm starts made), restored (what a resumed run has to put back), update (one update), look (the evaluation every --eval-every
+updates), bar (what the progress bar shows) and final_table. The algorithms are in sft.py, grpo.py and tandem.py.
+"""
+import dataclasses
+import json
+import math
+import os
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+import envs
+import grpo
+import run
+import sft
+import tandem
+import tokenizer
+from model import GPT, small_config
+from sampler import Sampler
+
+
+@dataclass
+class Config:
+    senior: str = ""  # the trained model's start: a checkpoint; empty: its warm start is made and cached
+    junior: str = ""  # the frozen junior: a checkpoint, or auto to make one (tandem does); grpo is then graded by it too
+    junior_skill: str = "junior"  # what a junior made here has seen: junior (the plain notation) or graded (a little of the private one)
+    tokenizer: str = "trained"  # trained (on the environment's text) or a public one by tiktoken's name: gpt2, ...
+    context: int = 0  # tokens an episode may take; 0: what the environment proposes
+    layers: int = 2  # of the senior
+    width: int = 96  # of the senior, a multiple of 32
+    junior_layers: int = 2  # of the junior
+    junior_width: int = 64  # of the junior, a multiple of 32
+    cache: str = "out/warm"  # where warm starts are kept
+
+
+# ---- set-up ----
+
+def check(v):
+    """Options that do not go together, in one line each."""
+    if v["group"] < 2 and v["method"] != "sft":
+        raise run.Stop("--group is at least 2: a response is judged against its siblings")
+    if v["prompts"] % v["minibatches"]:
+        raise run.Stop(f"--minibatches {v['minibatches']} does not divide --prompts {v['prompts']}")
+    if not (0 < v["temperature"] < math.inf and v["grad_clip"] > 0):
+        raise run.Stop("--temperature (training scores the distribution it samples from) and --grad-clip are above 0")
+    if not 0 <= v["p"] <= 1:
+        raise run.Stop("--p is a probability")
+    if v["kl_to"] == "junior" and (not v["kl"] or (v["method"] == "grpo" and not v["junior"])):
+        raise run.Stop("--kl-to junior needs a weight (--kl 0.2) and a --junior (auto makes one)")
+    for name in ("width", "junior_width"):
+        if v[name] % 32 or v[name] < 32:
+            raise run.Stop(f"--{name.replace('_', '-')} is a multiple of 32")
+
+
+def open_env(v):
+    """-> envs.Batch, its options. Stop when it does not exist or lacks something."""
+    options = {"data": v["data"]}
+    try:
+        env = envs.Batch(v["env"], **options)
+    except ValueError as error:
+        raise run.Stop(str(error)) from None
+    for skill in [v["skill"]] + ([v["junior_skill"]] if v["junior"] == "auto" else []):
+        if skill not in env.first.targets:
+            raise run.Stop(f"{v['env']} has no demonstrations of skill {skill!r}; one of: {' '.join(env.first.targets)}")
+    return env, options
+
+
+def open_tokenizer(v, env):
+    try:
+        if v["tokenizer"] != "trained":
+            return tokenizer.load(v["tokenizer"])
+        n = min(500, env.first.tasks("train") or 500)
+        demos = env.demos(range(n), "train", 0, "senior")
+        return tokenizer.train([text for question, answers in demos for text in (question, *(answers or []))])
+    except ValueError as error:
+        raise run.Stop(str(error)) from None
+
+
+def check_prompts(env, tok, context, max_new):
+    """Every prompt must leave room for an answer: look at all of a finite set, and at 1,000 of an infinite one."""
+    for split in envs.SPLITS:
+        for task in range(env.first.tasks(split) or 1000):
+            n = len(tok.encode_turn("user", env.first.reset(task, split), first=True))
+            if n + min(max_new, context) > context:
+                raise run.Stop(f"{split} task {task} has {n} tokens; with --max-new {max_new} it does not fit --context {context}")
+
+
+def open_models(v, env, options, device, rank):
+    """-> senior, junior or None, tokenizer, the checkpoint files they came from. Makes the warm starts that are missing."""
+    paths = {"senior": v["senior"], "junior": v["junior"]}
+    given = [sft.load_model(p)[:2] for p in (v["senior"], v["junior"]) if p not in ("", "auto")]
+    tok = given[0][1] if given else open_tokenizer(v, env)
+    context, max_new = v["context"] or env.first.context, v["max_new"] or env.first.max_new
+    check_prompts(env, tok, min([context] + [model.cfg.context for model, _ in given]), max_new)
+    settings, wanted = run.build(sft.Config, v), {}
+    if not v["senior"] and v["method"] != "sft":
+        wanted["senior"] = (small_config(tok.n_vocab, context, v["layers"], v["width"]), v["skill"], v["target"])
+    if v["junior"] == "auto":
+        wanted["junior"] = (small_config(tok.n_vocab, context, v["junior_layers"], v["junior_width"]), v["junior_skill"], -1.0)
+    recipes = [sft.make_recipe(v["env"], options, env, tok, cfg, dataclasses.replace(settings, skill=skill, target=target), v["seed"])
+               for cfg, skill, target in wanted.values()]
+    if rank == 0:
+        paths.update(zip(wanted, sft.warm_start(recipes, v["cache"], device, torch.get_num_threads())))
+    if dist.is_initialized():
+        shared = [paths]
+        dist.broadcast_object_list(shared)
+        paths = shared[0]
+    models = {}
+    for role, path in paths.items():
+        if not path:
+            continue
+        models[role], its, state = sft.load_model(path, device)
+        if its.state() != tok.state():
+            raise run.Stop(f"{path} has another vocabulary; senior and junior must share one")
+        if rank == 0 and "target" in state:
+            short = "" if state["accuracy"] >= state["target"] else f": it did NOT reach {state['target']}, expect little"
+            print(f"{role}: {models[role].n_params():,} parameters, solo {state['solo']:.2f} after {state['steps']} steps{short}")
+    if "senior" not in models:
+        torch.manual_seed(v["seed"])
+        models["senior"] = GPT(small_config(tok.n_vocab, context, v["layers"], v["width"])).to(device)
+    if "junior" in models and models["junior"].cfg.context != models["senior"].cfg.context:
+        raise run.Stop("senior and junior have different contexts; make them with the same --context")
+    for p in (models["junior"].parameters() if "junior" in models else ()):
+        p.requires_grad_(False)
+    return models["senior"], models.get("junior"), tok, paths
+
+
+@dataclass
+class Run:
+    """What the loop and the functions below work with."""
+    v: dict  # every option
+    cfg: grpo.Config
+    tandem_cfg: tandem.Config
+    sft_cfg: sft.Config
+    env: envs.Batch
+    tok: tokenizer.Tokenizer
+    model: GPT  # the senior: what is trained
+    warm: dict  # its weights at the start
+    reference: GPT | None  # of the KL term
+    optimizer: torch.optim.Optimizer
+    solo: Sampler  # the senior alone
+    team: tandem.TandemSampler | None  # senior and junior
+    paths: dict  # the checkpoints they started from
+    device: str
+    rank: int
+    world: int
+    compiled: bool
+    problems: int  # of the final table
+    began: float  # when, in seconds since the epoch, less what earlier parts of a resumed run took
+    step: int = 0  # batches done
+    skipped: int = 0  # updates left out, for they were not finite
+    accuracy: float = math.nan  # solo, on valid problems, last time it was looked at
+
+
+def prepare(v, device, rank, world):
+    """Options -> Run, warm starts made. The folder is claimed once ranks and environment are accepted."""
+    began = time.time()
+    if v["method"] == "tandem" and not v["junior"]:
+        v["junior"] = "auto"
+    cfg, tandem_cfg, sft_cfg = (run.build(c, v) for c in (grpo.Config, tandem.Config, sft.Config))
+    if cfg.prompts // cfg.minibatches % world:
+        raise run.Stop(f"{world} ranks do not divide the {cfg.prompts // cfg.minibatches} prompts of an update")
+    env, options = open_env(v)
+    problems = min(v["test_problems"] or env.first.problems, env.first.tasks(v["final_split"]) or math.inf)
+    if rank == 0:
+        if not v["resume"]:
+            run.claim_folder(v["out"])
+        print(f"{v['method']} on {v['env']}, {v['steps']} updates, {torch.get_num_threads()} threads, output in {v['out']}")
+        if v["env"] == "arithmetic":
+            print("with the default settings about 2 minutes on two CPU cores, half of it a warm start that is made once")
+    model, junior, tok, paths = open_models(v, env, options, device, rank)
+    warm = {k: x.clone() for k, x in model.state_dict().items()}
+    reference = junior if cfg.kl and cfg.kl_to == "junior" else None
+    if cfg.kl and cfg.kl_to == "warm":
+        reference = GPT(model.cfg).to(device)
+        reference.load_state_dict(warm)
+    optimizer = sft.make_optimizer(model, sft_cfg) if v["method"] == "sft" else torch.optim.AdamW(
+        model.parameters(), lr=cfg.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=device.startswith("cuda"))
+    compiled = run.choose_compile(v["compile"], device, cfg.steps * env.first.max_turns * (cfg.max_new or env.first.max_new))
+    sampling = {"rows": max(cfg.prompts * cfg.group // world, v["test_chains"]), "compile": compiled,
+                "dtype": torch.bfloat16 if device.startswith("cuda") else torch.float32}  # what is trained stays fp32
+    team = tandem.TandemSampler(model, junior, **sampling) if junior is not None else None
+    return Run(v, cfg, tandem_cfg, sft_cfg, env, tok, model, warm, reference, optimizer, Sampler(model, **sampling), team, paths,
+               device, rank, world, compiled, problems, began)
+
+
+def restored(r):
+    """Model, optimizer and r.warm are those of the checkpoint by now: put back what else depends on them."""
+    if r.reference is not None and r.cfg.kl_to == "warm":  # the senior's own start
+        r.reference.load_state_dict(r.warm)  # as it was, whatever --senior may hold by now
+
+
+# ---- one update of each method ----
+
+def update(r):
+    return sft_step(r) if r.v["method"] == "sft" else rl_step(r)
+
+
+def sft_step(r):
+    began = time.perf_counter()
+    stats = sft.step(r.model, r.optimizer, r.env, r.tok, r.step, r.v["seed"], r.sft_cfg, r.cfg)
+    seconds = time.perf_counter() - began
+    return {**stats, "time_update": seconds, "tokens_per_s": stats["tokens"] / seconds}
+
+
+def rl_step(r):
+    """Rollout, scoring, update. -> statistics, times in seconds among them"""
+    clock, cfg, together = [time.perf_counter()], r.cfg, r.v["method"] == "tandem"
+    tasks = grpo.train_tasks(r.env, r.step, cfg.prompts, r.v["seed"])[r.rank::r.world]
+    names = [(r.v["seed"], "train", r.step, task, sample) for task in tasks for sample in range(cfg.group)]
+    sampler, how = r.team if together else r.solo, r.tandem_cfg
+    if together:
+        r.team.set_schedule(how.schedule, r.tok, r.env.first.mark, how.max_gap or r.env.first.max_gap, how.p)
+    rows, episodes = grpo.rollout(sampler, r.env, r.tok, tasks, "train", names, cfg)
+    clock.append(time.perf_counter())
+    rewards, valid = grpo.episode_rewards(episodes, cfg.group, rows.tokens.device)
+    advantages = grpo.group_advantages(rewards, valid=valid)  # [N, G]
+    mask = tandem.loss_mask(rows, how.junior_weight) if together else rows.mask.float()
+    mask = mask * valid.flatten()[:, None]  # an episode whose engine died does not count
+    reference_logp = grpo.score(r.reference, rows, cfg) if cfg.kl else None
+    clock.append(time.perf_counter())
+
+    updates = []
+    for index in torch.arange(len(rows.tokens), device=mask.device).chunk(cfg.minibatches):  # whole groups, as N divides
+        updates.append(grpo.update(r.model, r.optimizer, rows[index], mask[index], advantages.flatten()[index], cfg,
+                                   None if reference_logp is None else reference_logp[index]))
+    clock.append(time.perf_counter())
+
+    stats = {k: sum(u.get(k, 0.0) for u in updates) / len(updates) for k in {k: 0 for u in updates for k in u}}
+    stats["mismatch_max"] = updates[0].get("mismatch_max", 0.0)  # before the first update of the batch: rounding only
+    flat = grpo.gathered((advantages == 0).all(1).tolist())  # of all ranks, as the episodes below
+    played = grpo.summary(grpo.gathered(episodes), cfg.group)
+    stats.update({k: x for k, x in played.items() if not k.startswith("pass@")}, success=played["pass@1"],
+                 zero_variance=sum(flat) / len(flat), tokens=sum(grpo.gathered([int(rows.mask.sum())])))
+    if together:
+        shared = tandem.author_stats(r.team, rows)
+        if how.schedule != "alternate" and tandem.share_is_off(shared, how.p):
+            tqdm.write(f"warning: the senior won {shared['senior_draws']:.2f} of {shared['redraws']} draws at p = {how.p}",
+                       file=sys.stderr)
+        stats.update(shared)
+    stats.update(zip(("time_rollout", "time_scoring", "time_update"), (b - a for a, b in zip(clock, clock[1:]))))
+    return {**stats, "tokens_per_s": stats["tokens"] / stats["time_rollout"]}
+
+
+# ---- what is shown ----
+
+def bar(r, stats):
+    return {"reward": f"{stats.get('reward', math.nan):.2f}", "solo": f"{r.accuracy:.2f}", "tok_s": f"{stats.get('tokens_per_s', 0):,.0f}"}
+
+
+def look(r):
+    """The senior alone on valid problems, three of its chains into samples.txt. -> what to add to the line of metrics"""
+    found, _, episodes = grpo.evaluate(r.solo, r.env, r.tok, r.cfg, "valid", r.v["eval_problems"], 1, r.v["seed"])
+    r.accuracy = found["pass@1"]
+    with open(os.path.join(r.v["out"], "samples.txt"), "a", encoding="utf-8") as file:
+        file.writelines(f"--- step {r.step}, valid task {e['task']}, reward {e['reward']:g}\n"
+                        f"{r.env.first.reset(e['task'], 'valid')}\n{e['text']}\n" for e in episodes[:3])
+    return {"solo": r.accuracy, **{f"solo_{k}": found[k] for k in ("private", "malformed", "truncated", "turns") if k in found}}
+
+
+def final_table(r):
+    """Every metric before and after, on problems nobody has looked at. Also written to result.json."""
+    v, n, columns, seconds = r.v, r.problems, {}, time.time() - r.began
+    trained = {k: x.clone() for k, x in r.model.state_dict().items()}
+    for name, weights in (("before", r.warm), ("after", trained)):
+        r.model.load_state_dict(weights)
+        columns[name] = tandem.evaluate(r.solo, r.team, r.env, r.tok, r.cfg, r.tandem_cfg, v["final_split"], n, v["test_chains"], v["seed"])
+    run.write(os.path.join(v["out"], "result.json"), json.dumps({"n": n, "chains": v["test_chains"], "seconds": seconds, **columns}, indent=1))
+    print(f"\n{n} {v['final_split']} problems x {v['test_chains']} chains (handoff: {max(1, n // 2)} problems), temperature "
+          f"{r.cfg.temperature:g}, 95% intervals")
+    run.print_table(columns, n)
+    print(f"{seconds:.0f} s to the end of training, {time.time() - r.began:.0f} s with this table\n\nnext:\n"
+          f"  python sample.py {shlex.quote(v['out'])}")
+    if "junior" in r.env.first.targets:
+        other, data = "grpo --junior auto" if v["method"] == "tandem" else "tandem", f" --data {shlex.quote(v['data'])}" if v["data"] else ""
+        print(f"  python train.py --method {other} --env {v['env']} --seed {v['seed']}{data}")
