@@ -42,7 +42,8 @@ class Env(Protocol):
 
 
 def names():
-    return sorted(m.name for m in pkgutil.iter_modules(__path__))
+    """A file with an underscore in its name is a part of another, not an environment."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if "_" not in m.name)
 
 
 def make(name, **options):
