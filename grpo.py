@@ -220,15 +220,16 @@ def loss(model, rows, weight, advantage, cfg, reference_logp=None):
 STATISTICS = ("loss", "policy_loss", "kl", "nll", "clip_share", "mismatch_kl", "mismatch_max", "weight")
 
 
-def update(model, optimizer, rows, mask, advantage, cfg, reference_logp=None):
+def update(model, optimizer, rows, mask, advantage, cfg, reference_logp=None, total=None):
     """One optimiser step on a (mini-)batch. mask: [R, T], which tokens count and how much; advantage: [R].
 
     The result depends neither on the cut into micro-batches nor on the number of ranks: one normaliser, the mask's sum over
     all of them. Rows whose group has no variance pull nowhere and are skipped when there is no KL term; they stay in
-    the normaliser, and a rank with nothing left still takes part in the sums below. Returns statistics."""
+    the normaliser, and a rank with nothing left still takes part in the sums below. total: the mask's sum, where some rows
+    were left out before. Returns statistics."""
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
-    total = all_sum(mask.float().sum())
+    total = all_sum(mask.float().sum() if total is None else torch.as_tensor(float(total), device=mask.device))
     length = (rows.mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)  # [R], up to the last sampled token
     keep = torch.arange(len(advantage), device=mask.device) if reference_logp is not None else advantage.nonzero()[:, 0]
     keep = keep[length[keep].argsort(stable=True)]  # rows of like length together

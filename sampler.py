@@ -45,9 +45,9 @@ def draw(probs, u):
     return (cdf > u[:, None] * cdf.amax(-1, keepdim=True)).int().argmax(-1)
 
 
-def empty_cache(cfg, rows, device, dtype):
+def empty_cache(cfg, rows, context, device, dtype):
     """Keys and values of every layer, [B, S + 1, K, C] each; slot S is scrap, where padding is written."""
-    shape = (rows, cfg.context + 1, cfg.kv_heads, cfg.head_width)
+    shape = (rows, context + 1, cfg.kv_heads, cfg.head_width)
     return [tuple(torch.zeros(shape, device=device, dtype=dtype) for _ in "kv") for _ in range(cfg.layers)]
 
 
@@ -65,12 +65,13 @@ class Sampler:
     tokens [B, S+1] int64, length [B], logp [B, S+1] (behaviour log-prob of each sampled token, else 0), count [B] (tokens sampled
     so far in the episode), finished [B]."""
 
-    def __init__(self, model, rows, *, compile=False, dtype=torch.float32, junior=None):
-        """dtype: of weights and cache. Other than fp32, the sampler holds copies of the models and refreshes them at start()."""
+    def __init__(self, model, rows, *, compile=False, dtype=torch.float32, junior=None, context=0):
+        """dtype: of weights and cache. Other than fp32, the sampler holds copies of the models and refreshes them at start().
+        context: slots of a row; 0: as many as the model can take."""
         self.sources = [model] if junior is None else [model, junior]
         self.models = self.sources if dtype == torch.float32 else [copy_as(m, dtype) for m in self.sources]
-        device, self.context, self.rows = model.embed.weight.device, model.cfg.context, rows
-        self.caches = [empty_cache(m.cfg, rows, device, m.embed.weight.dtype) for m in self.models]
+        device, self.context, self.rows = model.embed.weight.device, context or model.cfg.context, rows
+        self.caches = [empty_cache(m.cfg, rows, self.context, device, m.embed.weight.dtype) for m in self.models]
         long = dict(dtype=torch.long, device=device)
         self.tokens = torch.zeros(rows, self.context + 1, **long)
         self.logp = torch.zeros(rows, self.context + 1, device=device)
@@ -157,10 +158,11 @@ class Sampler:
         indices = torch.as_tensor(indices, device=self.tokens.device)
         for state in self.per_row:
             state.copy_(state[indices])
+        filled = int(self.length.max())  # what lies behind is never looked at
         for cache in self.caches:
             for keys, values in cache:
-                keys.copy_(keys[indices])
-                values.copy_(values[indices])
+                keys[:, :filled] = keys[indices, :filled]
+                values[:, :filled] = values[indices, :filled]
 
     @torch.no_grad()
     def sample(self, max_new, stop_ids, *, temperature=1.0, rows=None):

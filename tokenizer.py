@@ -29,6 +29,7 @@ class Tokenizer:
     """A tiktoken Encoding that has our two special tokens, and the seam every rollout goes through."""
     encoding: tiktoken.Encoding
     name: str  # "trained", or the public name it was loaded by
+    roles: tuple = ()  # more special tokens: what a model of several roles is asked to write
 
     def __post_init__(self):
         self.n_vocab = self.encoding.n_vocab
@@ -56,6 +57,9 @@ class Tokenizer:
             raise ValueError(f"role is 'user' or 'assistant', not {role!r}")
         return self.encode(text) + [self.turn_id if role == "user" else self.end_id]
 
+    def role_id(self, role):
+        return self.encoding.encode_single_token(role)
+
     def word_boundary_ids(self, mark=" "):
         """Ids after which a word is taken to be complete. mark " ": tokens that begin with a space (the tandem
         paper's rule); mark "\\n": tokens that hold a newline, for chains where a word is a line."""
@@ -71,25 +75,26 @@ class Tokenizer:
 
     def state(self):
         """What a checkpoint keeps: plain types only, so that it loads with weights_only=True."""
+        roles = {"roles": list(self.roles)} if self.roles else {}
         if self.name != "trained":
-            return {"name": self.name}
+            return {"name": self.name, **roles}
         ranks = sorted(self.encoding._mergeable_ranks, key=self.encoding._mergeable_ranks.get)
-        return {"name": "trained", "ranks": [r.hex() for r in ranks]}
+        return {"name": "trained", "ranks": [r.hex() for r in ranks], **roles}
 
 
 def from_state(state):
     if state["name"] != "trained":
-        return load(state["name"])
-    return _trained([bytes.fromhex(r) for r in state["ranks"]])
+        return load(state["name"], state.get("roles", ()))
+    return _trained([bytes.fromhex(r) for r in state["ranks"]], state.get("roles", ()))
 
 
-def _trained(ranks):
+def _trained(ranks, roles=()):
     """ranks: list of byte strings in order. Special tokens come last."""
     return Tokenizer(tiktoken.Encoding("trained", pat_str=PATTERN, mergeable_ranks={r: i for i, r in enumerate(ranks)},
-                                       special_tokens={s: len(ranks) + i for i, s in enumerate(SPECIALS)}), "trained")
+                                       special_tokens={s: len(ranks) + i for i, s in enumerate((*SPECIALS, *roles))}), "trained", tuple(roles))
 
 
-def load(name):
+def load(name, roles=()):
     """A public vocabulary ("gpt2", "o200k_base", ...) with our special tokens behind its own. tiktoken downloads it once;
     ValueError, in one line, when the name is unknown or there is no network and no cache."""
     if name not in tiktoken.list_encoding_names():
@@ -99,23 +104,23 @@ def load(name):
     except Exception as error:  # requests' and the operating system's errors both end up here
         raise ValueError(f"tokenizer {name!r} could not be downloaded ({type(error).__name__}); set TIKTOKEN_CACHE_DIR to a "
                          "folder that holds it, or use --tokenizer trained") from None
-    specials = {**base._special_tokens, **{s: base.n_vocab + i for i, s in enumerate(SPECIALS)}}
+    specials = {**base._special_tokens, **{s: base.n_vocab + i for i, s in enumerate((*SPECIALS, *roles))}}
     return Tokenizer(tiktoken.Encoding(name + "+turns", pat_str=base._pat_str, mergeable_ranks=base._mergeable_ranks,
-                                       special_tokens=specials), name)
+                                       special_tokens=specials), name, tuple(roles))
 
 
-def train(texts, vocab_size=512, words=()):
+def train(texts, vocab_size=512, words=(), roles=()):
     """Learn byte-pair merges from `texts`, most frequent pair first (ties: the smaller pair), until the vocabulary is full
     or no pair is left that occurs twice. Deterministic.
 
     texts: list of str.  vocab_size: ids in all, special tokens included.  words: pieces that each become one token
-    whatever their frequency (" fridge" with its space and "fridge" without are two).
+    whatever their frequency (" fridge" with its space and "fridge" without are two).  roles: names of more special tokens.
     """
     ranks = [bytes([i]) for i in range(256)]
     ranks += [w for w in dict.fromkeys(w.encode() for w in words) if len(w) > 1]
-    room = vocab_size - len(SPECIALS) - len(ranks)
+    room = vocab_size - len(SPECIALS) - len(roles) - len(ranks)
     if room < 0:
-        raise ValueError(f"{vocab_size} ids do not hold 256 bytes, {len(words)} words and {len(SPECIALS)} special tokens")
+        raise ValueError(f"{vocab_size} ids do not hold 256 bytes, {len(words)} words and {len(SPECIALS) + len(roles)} special tokens")
     closed = set(ranks)
     counts = Counter(piece.encode() for text in texts for piece in re.findall(PATTERN, text))
     pieces = [[bytes([b]) for b in piece] for piece in counts if piece not in closed]
@@ -143,7 +148,7 @@ def train(texts, vocab_size=512, words=()):
             ranks.append(token)
             closed.add(token)
             room -= 1
-    return _trained(ranks)
+    return _trained(ranks, roles)
 
 
 def merge(piece, pair):
