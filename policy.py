@@ -33,6 +33,8 @@ class Config:
     junior: str = ""  # the frozen junior: a checkpoint, or auto to make one (tandem does); grpo is then graded by it too
     junior_skill: str = "junior"  # what a junior made here has seen: junior (the plain notation) or graded (a little of the private one)
     tokenizer: str = "trained"  # trained (on the environment's text) or a public one by tiktoken's name: gpt2, ...
+    level: int = 0  # of house, 1 to 4; 0: what it proposes (worldmodel: see --levels)
+    text: str = ""  # of house: terse (3 to 8 words, each a token) or plain (English as in ALFWorld); empty: terse
     context: int = 0  # tokens an episode may take; 0: what the environment proposes
     layers: int = 2  # of the senior
     width: int = 96  # of the senior, a multiple of 32
@@ -62,9 +64,11 @@ def check(v):
 
 def open_env(v):
     """-> envs.Batch, its options. Stop when it does not exist or lacks something."""
-    options = {"data": v["data"]}
+    options = {"data": v["data"], **{name: v[name] for name in ("level", "text") if v[name]}}
     try:
         env = envs.Batch(v["env"], **options)
+    except TypeError:
+        raise run.Stop(f"{v['env']} knows no --level or --text") from None
     except ValueError as error:
         raise run.Stop(str(error)) from None
     for skill in [v["skill"]] + ([v["junior_skill"]] if v["junior"] == "auto" else []):
@@ -79,7 +83,8 @@ def open_tokenizer(v, env):
             return tokenizer.load(v["tokenizer"])
         n = min(500, env.first.tasks("train") or 500)
         demos = env.demos(range(n), "train", 0, "senior")
-        return tokenizer.train([text for question, answers in demos for text in (question, *(answers or []))])
+        words = [w for word in getattr(env.first, "words", ()) for w in (word, " " + word)]  # of a closed vocabulary
+        return tokenizer.train([text for question, answers in demos for text in (question, *(answers or []))], words=words)
     except ValueError as error:
         raise run.Stop(str(error)) from None
 

@@ -2,6 +2,7 @@
 
     python reproduce.py tandem --tune        # the learning rates and KL weights, on valid problems of another seed
     python reproduce.py tandem --seeds 3     # restarts where it stopped; writes out/reproduce/tandem/{results.json,table.md,tandem.png}
+    python reproduce.py worldmodel --seeds 3 # as well
 
 An arm is one `train.py` command. Seeds are paired: with the seed come the warm starts, the tasks and the random numbers, so the
 difference of two arms is taken within a seed. "better" is reproduced when the 95% t-interval of the paired difference excludes
@@ -37,11 +38,10 @@ COLUMNS = {"solo pass@1": "solo", "solo pass@4": "solo @4", "step handoff pass@1
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # by number of seeds
 
 
-def command(arm, seed, condition, out, settings, more=()):
-    """The train.py command of one cell."""
+def command(arm, seed, condition, settings, more=()):
+    """The options of one cell of tandem's comparison."""
     options = [f"--{k}={x}" for k, x in settings.items()]
-    return [sys.executable, "train.py", *ARMS[arm].split(), "--junior=auto", *CONDITIONS[condition][0].split(),
-            f"--seed={seed}", f"--out={out}", "--threads=1", *options, *more]
+    return [*ARMS[arm].split(), "--junior=auto", *CONDITIONS[condition][0].split(), f"--seed={seed}", *options, *more]
 
 
 def finished(out):
@@ -51,15 +51,15 @@ def finished(out):
             return json.load(file)
 
 
-def train(arm, seed, condition, out, settings, more=()):
-    """Run one cell, or go on with it, unless it is done. -> its result"""
+def train(options, out):
+    """Run one train.py command, or go on with it, unless it is done. -> its result"""
     if finished(out) is None:
         os.makedirs(os.path.dirname(out), exist_ok=True)
         with open(out + ".log", "a", encoding="utf-8") as log:
-            code = subprocess.run(command(arm, seed, condition, out, settings, more) + ["--resume"], stdout=log, stderr=log).returncode
+            code = subprocess.run([sys.executable, "train.py", *options, f"--out={out}", "--threads=1", "--resume"], stdout=log, stderr=log).returncode
         if code:
-            sys.exit(f"{arm}, seed {seed}, {condition} ended with code {code}: see {out}.log; run this again to go on")
-        print(f"done: {arm}, seed {seed}, {condition}, {settings}", flush=True)
+            sys.exit(f"train.py {' '.join(options)} ended with code {code}: see {out}.log; run this again to go on")
+        print(f"done: {' '.join(options)}", flush=True)
     return finished(out)
 
 
@@ -72,12 +72,13 @@ def regrade(out, seed, target):
     import run
     import sft
     import tandem
+    import train as entry
     from sampler import Sampler
     if finished(target) is not None:
         return finished(target)
     torch.set_num_threads(1)
     with open(os.path.join(out, "config.json"), encoding="utf-8") as file:
-        v = {**json.load(file), "junior_skill": "graded", "senior": out}
+        v = {**run.parse([], entry.GROUPS)[1], **json.load(file), "junior_skill": "graded", "senior": out}
     env, options = policy.open_env(v)
     senior, junior, tok, _ = policy.open_models(v, env, options, "cpu", 0)
     cfg, how = run.build(grpo.Config, v), run.build(tandem.Config, v)
@@ -103,8 +104,8 @@ def tune(folder, jobs, seed=100):
             [{"lr": lr} for lr in GRID["lr"]]
         cells += [(arm, settings) for settings in grid]
     with ThreadPoolExecutor(jobs) as pool:
-        results = list(pool.map(lambda c: train(c[0], seed, "plain junior", f"{folder}/tune/{slug(c[0], *c[1].values())}", c[1],
-                                                ("--final-split=valid", "--test-problems=256")), cells))
+        results = list(pool.map(lambda c: train(command(c[0], seed, "plain junior", c[1], ("--final-split=valid", "--test-problems=256")),
+                                                f"{folder}/tune/{slug(c[0], *c[1].values())}"), cells))
     found = {}
     for (arm, settings), result in zip(cells, results):
         solo, step = (result["after"][k][0] for k in ("solo pass@1", "step handoff pass@1"))
@@ -196,7 +197,7 @@ def reproduce_tandem(folder, seeds, jobs):
     cells = [(arm, seed, condition) for condition, (_, arms) in CONDITIONS.items() for arm in arms for seed in seeds
              if (arm, condition) != ("GRPO", "graded junior")]
     with ThreadPoolExecutor(jobs) as pool:
-        done = dict(zip(cells, pool.map(lambda c: train(*c, f"{folder}/{slug(*c)}", best[c[0]]), cells)))
+        done = dict(zip(cells, pool.map(lambda c: train(command(*c, best[c[0]]), f"{folder}/{slug(*c)}"), cells)))
     for seed in seeds:
         done["GRPO", seed, "graded junior"] = regrade(f"{folder}/{slug('GRPO', seed, 'plain junior')}", seed,
                                                       f"{folder}/{slug('GRPO', seed, 'graded junior')}")
@@ -210,22 +211,160 @@ def reproduce_tandem(folder, seeds, jobs):
     print(text)
 
 
+# ---- world models ----
+
+WORLDS = {  # arm -> options of train.py
+    "stateless": "--formulation stateless",
+    "stateless, equal compute": "--formulation stateless --steps 1200",
+    "leaky": "--formulation leaky --terms format,dedup",
+    "leaky + R_sup": "--formulation leaky",
+    "strict": "--terms format,dedup",
+    "strict + R_sup": "",
+    "strict + R_sup, plain GRPO": "--flat",
+    "strict + R_sup, chain of 3": "--chain 3 --A 3 --B 3 --C 2",
+}
+UNBOUNDED = ("stateless", "leaky + R_sup", "strict + R_sup")  # arms that are run with the whole history in view too
+WORLD_TABLES = {  # title -> {metric of result.json: its column}
+    "one step": {"obs.F1 level 2": "obs.F1, level 2", "obs.F1 level 3": "level 3", "T=1": "sampled", "state.F1 s level 2": "state.F1 of s, level 2",
+                 "state.F1 s level 3": "level 3", "state.F1 s' level 2": "state.F1 of s', level 2", "state.F1 s' level 3": "level 3", "CR": "CR",
+                 "well-formed": "well-formed"},
+    "rollouts, obs.F1": {"obs H=1": "H = 1", "obs H=5": "5", "obs H=9": "9", "obs 1-4": "1 to 4", "obs 5-9": "5 to 9", "obs 10-25": "10 to 25",
+                         "obs, known rooms": "known rooms"},
+    "rollouts, s'": {"state s' H=1": "state.F1, H = 1", "state s' H=5": "5", "state s' H=9": "9", "state s' 10-25": "10 to 25",
+                     "needed facts in s' H=1": "recall, H = 1", "needed facts in s' H=5": "5", "needed facts in s' H=9": "9",
+                     "needed facts in s' 10-25": "10 to 25"},
+    "mediation, planning": {"own state": "own state", "another's state": "another's state", "action alone": "action alone (floor)",
+                            "history leak": "history leak", "plan": "plays: success", "seconds": "training, s"}}
+CLAIMS = (  # arm, against, metric, kind, what the paper says
+    ("strict + R_sup", "leaky + R_sup", "obs H=1", "as good", "obs.F1 .774 / .793 / .728 against .722 / .730 / .356 (ScienceWorld)"),
+    ("strict + R_sup", "stateless", "obs H=1", "as good", ".774 / .793 / .728 against .789 / .765 / .562 (ScienceWorld)"),
+    ("strict + R_sup", "leaky + R_sup", "state s' H=1", "better", "state.F1 .573 / .620 / .574 against .533 / .560 / .365 (ScienceWorld)"),
+    ("strict + R_sup", "leaky", "state s' H=1", "better", ""),
+    ("strict + R_sup", "leaky + R_sup", "obs H=5", "better", ".608 against .549 (TextWorld)"),
+    ("strict + R_sup", "leaky + R_sup", "obs H=9", "better", ".570 against .433 (TextWorld)"),
+    ("strict + R_sup", "leaky + R_sup", "obs 10-25", "better", ""),
+    ("strict + R_sup", "stateless", "obs H=5", "better", ".608 against .600 (TextWorld)"),
+    ("strict + R_sup", "stateless", "obs H=9", "better", ".570 against .505 (TextWorld)"),
+    ("strict + R_sup", "stateless", "obs 10-25", "better", ""),
+    ("strict + R_sup", "stateless, equal compute", "obs 10-25", "better", ""),
+    ("strict + R_sup", "stateless, equal compute", "obs, known rooms", "better", ""),
+    ("strict + R_sup", "leaky + R_sup", "state s' H=9", "better", ".210 against .106 (TextWorld)"),
+    ("strict + R_sup", "strict", "obs H=9", "better", "R_sup: .541 against .345"),
+    ("strict + R_sup", "strict + R_sup, plain GRPO", "obs H=1", "better", ""),
+    ("strict + R_sup, chain of 3", "strict + R_sup", "obs 10-25", "better", ""),
+    ("strict + R_sup", "strict, warm start", "T=1", "better", "what the training adds, sampled"),
+    ("strict + R_sup", "strict, warm start", "obs 10-25", "better", "and greedy"))
+
+
+def world_columns(result):
+    """result.json of a world model -> {"trained": {metric: mean}, "warm": the same}"""
+    out = {}
+    for name, column in result["columns"].items():
+        formulation, when, *sampled = name.split(", ")
+        if sampled:
+            out.setdefault(when, {})["T=1"] = column["obs H=1"][0]
+        elif "obs 10-25" in column:  # the run's own formulation
+            out.setdefault(when, {}).update({k: x[0] for k, x in column.items()})
+    out["trained"]["seconds"] = result["seconds"]
+    out["trained"].update({"plan": x["success"] for player, x in result["plan"].items() if player in ("stateless", "leaky", "strict")})
+    return out
+
+
+def world_tables(arms):
+    """arms: {arm: [{metric: mean} of a seed]} -> Markdown"""
+    lines = []
+    for title, columns in WORLD_TABLES.items():
+        lines += [f"\n**{title}**\n", f"| arm | {' | '.join(columns.values())} |", "|---" * (len(columns) + 1) + "|"]
+        for arm, runs in arms.items():
+            cells = ["%.3f +- %.3f" % interval([r[m] for r in runs]) if all(m in r for r in runs) else "-" for m in columns]
+            lines.append(f"| {arm} | {' | '.join(cells)} |")
+    lines += ["\n**claims**, paired over seeds\n", "| arm | against | metric | difference | verdict | the paper |", "|---" * 6 + "|"]
+    for arm, other, metric, kind, paper in CLAIMS:
+        if arm not in arms or other not in arms:
+            continue
+        differences = [a[metric] - b[metric] for a, b in zip(arms[arm], arms[other])]
+        question = "better" if kind == "better" else "as good as (2 points)"
+        lines.append(f"| {arm} | {other} | {metric}, {question}? | %+.3f +- %.3f | {verdict(differences, kind)} | {paper} |" % interval(differences))
+    return "\n".join(lines)
+
+
+def world_figure(arms, curves, path):
+    """Left: obs.F1 against state.F1 of s' as training goes on. Right: rollout obs.F1 against H."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("no figure: pip install matplotlib")
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    fig, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5))
+    for i, (arm, runs) in enumerate(arms.items()):
+        for points in curves.get(arm, []):
+            if points:
+                left.plot([p[0] for p in points], [p[1] for p in points], ".-", color=f"C{i}", alpha=0.5)
+        bands = {2.5: "obs 1-4", 7: "obs 5-9", 17.5: "obs 10-25"}
+        right.plot(list(bands), [interval([r[m] for r in runs])[0] for m in bands.values()], "o-", color=f"C{i}", label=arm)
+    left.set(xlabel="obs.F1, one step (valid)", ylabel="state.F1 of s' (valid)", title="as training goes on")
+    right.set(xlabel="steps imagined (middle of the band)", ylabel="obs.F1", title="rollouts (test)")
+    right.legend(fontsize=7)
+    fig.tight_layout()
+    fig.savefig(path, dpi=110)
+
+
+def curve(out):
+    """[(obs.F1, state.F1 of s')] on valid trajectories, as training goes on."""
+    with open(f"{out}/metrics.jsonl", encoding="utf-8") as file:
+        lines = [json.loads(line) for line in file]
+    return [(m["obs H=1"], m["state s' H=1"]) for m in lines if "state s' H=1" in m]
+
+
+def reproduce_worldmodel(folder, seeds, jobs):
+    cells = [(arm, seed, "") for arm in WORLDS for seed in seeds]  # the first arm makes the seeds' warm starts side by side
+    cells += [(arm, seeds[0], "--window=0") for arm in UNBOUNDED]  # this beside, on one seed
+    games = {"stateless", "leaky + R_sup", "strict + R_sup"}  # arms that also play
+
+    def run_cell(cell):
+        arm, seed, more = cell
+        options = ["--method=worldmodel", *WORLDS[arm].split(), f"--seed={seed}", *more.split()]
+        return train(options + (["--plan=24"] if arm in games and not more else []), f"{folder}/{slug(*cell)}")
+    with ThreadPoolExecutor(jobs) as pool:
+        done = dict(zip(cells, pool.map(run_cell, cells)))
+    results = {}
+    for more, title in (("", "last 4 observations in view"), ("--window=0", "whole history in view")):
+        arms = {arm: [world_columns(done[arm, s, more])["trained"] for s in seeds if (arm, s, more) in done] for arm in WORLDS}
+        arms = {arm: runs for arm, runs in arms.items() if runs}
+        warm = {f"{f}, warm start": [world_columns(done[arm, s, more])["warm"] for s in seeds if (arm, s, more) in done] for f, arm in
+                (("stateless", "stateless"), ("leaky", "leaky + R_sup"), ("strict", "strict + R_sup"))}
+        results[title] = {**warm, **arms}
+    with open(f"{folder}/results.json", "w", encoding="utf-8") as file:
+        json.dump({"seeds": seeds, "results": results, "players": {f"{s}": done["strict + R_sup", s, ""]["plan"] for s in seeds}}, file, indent=1)
+    text = "\n".join(f"### {title}, {len(seeds)} seeds, mean +- 95% t-interval over seeds\n{world_tables(arms)}" for title, arms in results.items())
+    with open(f"{folder}/table.md", "w", encoding="utf-8") as file:
+        file.write(text + "\n")
+    curves = {arm: [curve(f"{folder}/{slug(arm, seed, '')}") for seed in seeds] for arm in WORLDS}
+    world_figure({arm: runs for arm, runs in next(iter(results.values())).items() if arm in WORLDS}, curves, f"{folder}/worldmodel.png")
+    print(text)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("paper", choices=["tandem"])
+    parser.add_argument("paper", choices=["tandem", "worldmodel"])
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds [3]")
     parser.add_argument("--first-seed", type=int, default=0, help="the seeds count from here [0]")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each [2]")
-    parser.add_argument("--tune", action="store_true", help="search the grid first, on another seed's valid problems")
+    parser.add_argument("--tune", action="store_true", help="tandem: search the grid first, on another seed's valid problems")
     args = parser.parse_args()
     if not 1 <= args.seeds <= max(T_95):
         parser.error(f"--seeds is 1 to {max(T_95)}")
     folder = f"out/reproduce/{args.paper}"
     os.makedirs(folder, exist_ok=True)
-    if args.tune:
+    seeds = list(range(args.first_seed, args.first_seed + args.seeds))
+    if args.paper == "worldmodel":
+        reproduce_worldmodel(folder, seeds, args.jobs)
+    elif args.tune:
         tune(folder, args.jobs)
     else:
-        reproduce_tandem(folder, list(range(args.first_seed, args.first_seed + args.seeds)), args.jobs)
+        reproduce_tandem(folder, seeds, args.jobs)
 
 
 if __name__ == "__main__":

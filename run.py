@@ -246,9 +246,11 @@ def start_ranks(device):
 
 def print_table(columns, n):
     """columns: {title: {metric: (mean, standard error or None)}} over n problems, half of them where the metric is a handoff."""
-    print(f"{'':24}" + "".join(f"{title:>18}" for title in columns))
+    width = {title: max(18, len(title) + 2) for title in columns}
+    print(f"{'':24}" + "".join(f"{title:>{width[title]}}" for title in columns))
     for name in list(columns.values())[-1]:
-        print(f"{name:24}" + "".join(f"{cell(c.get(name), n if 'hand' not in name else max(1, n // 2)):>18}" for c in columns.values()))
+        cells = {title: cell(column.get(name), n if "hand" not in name else max(1, n // 2)) for title, column in columns.items()}
+        print(f"{name:24}" + "".join(f"{text:>{width[title]}}" for title, text in cells.items()))
 
 
 def cell(pair, n):

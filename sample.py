@@ -1,6 +1,7 @@
 """Look at a trained run: chains of the senior alone and of the team, before and after training.
 
     python sample.py out/tandem-arithmetic-0 --n 3
+    python sample.py out/worldmodel-house-0          # a world model: its states, and nine imagined steps beside the true ones
 
 The senior's tokens are blue, the junior's orange; without colours (a pipe, NO_COLOR) the junior's stand in «marks».
 """
@@ -11,10 +12,15 @@ import sys
 
 import envs
 import grpo
+import imagine
 import policy
 import run
 import sft
 import tandem
+import train
+import trajectories
+import world
+import worldmodel
 from sampler import Sampler
 
 BLUE, ORANGE, GREY, OFF = "\033[38;5;33m", "\033[38;5;208m", "\033[90m", "\033[0m"
@@ -43,12 +49,29 @@ def show(title, sampler, env, tok, cfg, split, n, seed, colour):
         print(f"{'right' if episode['reward'] > 0 else 'wrong'}{', cut off' if episode['truncated'] else ''}\n")
 
 
+def dream(args, v):
+    """A world model: n examples in full, then nine steps imagined beside what really happened."""
+    v = {**v, "senior": args.run, "compile": "off"}
+    found, language = world.open_envs(v)
+    w, _ = world.open_world(v, found, language, "cpu")
+    w.temperature = max(0.0, args.temperature)  # greedy unless something else is asked for
+    for example in trajectories.examples(found, range(1000 * args.seed, 1000 * args.seed + args.n), args.split, f"{args.split} examples", future=9):
+        print("\n" + world.shown(w, example) + "\n\nimagined from there on, and what was true:")
+        minds = imagine.begin(w, [example.past])
+        for moment in example.future:
+            step, = imagine.imagine(w, minds, [moment.action])
+            minds = [step.mind]
+            right = worldmodel.fact_f1(language.parse(step.text), moment.stated)
+            print(f"> {moment.action:24}{step.text:44}{moment.text:44}F1 {right:.2f}")
+    return 0
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="a run's output folder")
     parser.add_argument("--n", type=int, default=3, help="problems [3]")
     parser.add_argument("--split", default="test", choices=envs.SPLITS, help="[test]")
-    parser.add_argument("--temperature", type=float, default=-1.0, help="of sampling; 0: greedy [as in training]")
+    parser.add_argument("--temperature", type=float, default=-1.0, help="of sampling; 0: greedy [as in training; a world model: 0]")
     parser.add_argument("--seed", type=int, default=0, help="of the draws [0]")
     args = parser.parse_args(argv)
     args.n = max(1, args.n)
@@ -56,7 +79,9 @@ def main(argv=None):
         senior, tok, state = sft.load_model(args.run)
         if "options" not in state:
             raise run.Stop(f"{args.run} is a model, not a run: give a run's output folder")
-        v = state["options"]
+        v = {**run.parse([], train.GROUPS)[1], **state["options"]}
+        if v["method"] == "worldmodel":
+            return dream(args, v)
         env, cfg, how = policy.open_env(v)[0], run.build(grpo.Config, v), run.build(tandem.Config, v)
         junior = sft.load_model(state["junior"])[0] if state["junior"] else None
     except run.Stop as stop:

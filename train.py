@@ -2,6 +2,7 @@
 
     python train.py --method tandem                                  # from nothing to the table, minutes on two CPU cores
     python train.py --method grpo --junior auto                      # the baseline, graded by the same junior
+    python train.py --method worldmodel                              # a world model whose memory is text, on a house
     python train.py --method tandem --env gsm8k --data PATH/train.jsonl --steps 3
     torchrun --nproc_per_node=2 train.py --method grpo               # data parallel: each rank rolls out its own prompts
 
@@ -26,11 +27,15 @@ import policy
 import run
 import sft
 import tandem
+import world
+import worldmodel
 
-METHODS = {"sft": policy, "grpo": policy, "tandem": policy}  # the module that prepares, updates and shows it; policy.py says how
-PRESETS = {}  # {method: {option: value}}: what a method proposes instead of an option's default
+METHODS = {"sft": policy, "grpo": policy, "tandem": policy, "worldmodel": world}  # the module that prepares, updates and shows it; policy.py says how
+PRESETS = {"worldmodel": {"env": "house", "steps": 100, "prompts": 8, "group": 16, "lr": 1e-4, "layers": 3, "warm_steps": 2000, "eval_problems": 100,
+                          "test_problems": 256}}  # {method: {option: value}}: what a method proposes instead of an option's default
 GROUPS = {"every run (run.py)": run.Config, "models (policy.py)": policy.Config, "sft and warm start (sft.py)": sft.Config,
-          "grpo and tandem (grpo.py)": grpo.Config, "tandem (tandem.py)": tandem.Config}
+          "grpo and tandem (grpo.py)": grpo.Config, "tandem (tandem.py)": tandem.Config,
+          "world model (worldmodel.py)": worldmodel.Config}
 
 
 # ---- options ----
@@ -55,7 +60,8 @@ def check(v):
     least = {"steps": 1, "prompts": 1, "minibatches": 1, "micro_rows": 1, "eval_problems": 1, "test_chains": 1, "save_every": 1,
              "eval_every": 1, "layers": 1, "junior_layers": 1, "sft_rows": 1, "test_problems": 0, "threads": 0, "max_new": 0, "context": 0,
              "max_gap": 0, "warm_steps": 0, "lr": 0, "sft_lr": 0, "weight_decay": 0, "kl": 0, "seed": 0, "junior_weight": 0,
-             "clip_low": 0, "clip_high": 0}
+             "clip_low": 0, "clip_high": 0, "A": 1, "B": 1, "C": 1, "chain": 1, "window": 0, "max_state": 0, "plan": 0, "bonus": 0, "gamma": 0,
+             "abl_from": 0, "abl_share": 0}
     for name, smallest in least.items():
         if not v[name] >= smallest:  # nan is not
             raise run.Stop(f"--{name.replace('_', '-')} is at least {smallest}")

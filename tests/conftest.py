@@ -1,5 +1,6 @@
 """Shared by all tests: one thread, the real data files where this machine has them, and train.py called in a folder of its own."""
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -8,10 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+import envs
 import grpo
 import policy
 import run
 import train
+import world
+import worldmodel
+from envs import house
 from model import GPT, small_config
 
 torch.set_num_threads(1)
@@ -32,10 +37,12 @@ def math_files():
 # ---- the command line ----
 
 TINY = ("--layers 1 --width 32 --junior-layers 1 --junior-width 32 --warm-steps 2 --sft-rows 4 --prompts 2 --group 2 --steps 4 --eval-every 2 "
-        "--eval-problems 2 --test-problems 2 --test-chains 2 --save-every 1 --threads 1 --device cpu --out o").split()
+        "--eval-problems 2 --test-problems 2 --test-chains 2 --save-every 1 --threads 1 --device cpu --out o "
+        "--A 2 --B 2 --window 2 --max-state 8").split()
 # No reward comes to models this small, so a penalty to another model moves the weights where a test must see them move.
 MOVING = {"sft": ["--method", "sft"], "grpo": "--method grpo --junior auto --kl 1 --kl-to junior".split(),
-          "tandem": "--method tandem --kl 1 --kl-to junior".split()}
+          "tandem": "--method tandem --kl 1 --kl-to junior".split(),
+          "worldmodel": "--method worldmodel --C 8 --scale group".split()}
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +54,8 @@ def cache(tmp_path_factory):
 def command(tmp_path, monkeypatch, capsys, cache):
     """command("--method", "sft", ...) -> exit code, stdout, stderr of train.py in a folder of its own."""
     monkeypatch.chdir(tmp_path)
+    held_out = world.held_out
+    monkeypatch.setattr(world, "held_out", lambda r, split, n, future: held_out(r, split, min(n, 40), future))  # the floor takes thousands
     handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
 
     def call(*args):
@@ -135,3 +144,18 @@ def surroundings(command):
     save_model("sums.pt", "arithmetic")
     save_model("short.pt", "arithmetic", context=50)
     save_model("guess.pt", "guess")
+
+
+# ---- a world model ----
+
+@functools.cache
+def house_tokenizer():
+    return world.open_tokenizer({"tokenizer": "trained"}, {2: envs.make("house")}, house)
+
+
+def tiny_world(formulation="strict", seed=0, context=160, max_state=8, **options):
+    """An untrained worldmodel.World of the house. options: fields of worldmodel.Config"""
+    torch.manual_seed(seed)
+    tok = house_tokenizer()
+    model = GPT(small_config(tok.n_vocab, context, 1, 32))
+    return worldmodel.World(model, tok, worldmodel.Config(formulation=formulation, **options), house, max_state, 10)

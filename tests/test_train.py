@@ -18,12 +18,17 @@ import run
 import sft
 import tokenizer
 import train
+import worldmodel
 from conftest import MOVING, REPO, TINY, errors, interrupt_at, metrics, outcome, poison, tree
 from envs import arithmetic
 from envs.guess import Guess
+from envs.house import House
 from model import GPT, small_config
 
-TABLE = {"sft": ["solo pass@1"], "grpo": ["solo pass@1", "solo pass@2"], "tandem": ["solo pass@1", "step handoff pass@1", "training handoff pass@2", "kl"]}
+TABLE = {"sft": ["solo pass@1"], "grpo": ["solo pass@1", "solo pass@2"], "tandem": ["solo pass@1", "step handoff pass@1", "training handoff pass@2", "kl"],
+         "worldmodel": ["obs H=1", "obs H=9", "obs 10-25", "state s' H=5", "CR", "well-formed", "history leak"]}
+COLUMNS = {"worldmodel": ["strict, warm", "strict, trained"]}  # of the table; of the others: before and after
+LOOK = {"worldmodel": "obs H=1"}  # what is measured every --eval-every updates
 
 
 # ---- from nothing to the table ----
@@ -35,12 +40,57 @@ def test_a_run_from_nothing_writes_everything_and_prints_the_table(command, meth
     assert {p.name for p in Path("o").iterdir()} >= {"config.json", "metrics.jsonl", "ckpt.pt", "ckpt.pt.previous", "samples.txt", "result.json"}
     assert not list(Path(".").rglob("*.tmp"))
     result = json.loads(Path("o/result.json").read_text())
-    assert result["n"] == 2 and all(name in result[c] for name in TABLE[method] for c in ("before", "after"))
-    assert "before" in out and "after" in out and "next:\n  python sample.py o" in out
+    columns = COLUMNS.get(method, ["before", "after"])
+    assert result["n"] == 2 and all(name in result.get("columns", result)[c] for name in TABLE[method] for c in columns)
+    assert all(c in out for c in columns) and "next:\n  python sample.py o" in out
     lines = metrics(timing=True)
     assert [m["step"] for m in lines] == [1, 2, 3, 4] and all(m["wall"] > 0 and m["time_update"] > 0 and "loss" in m for m in lines)
-    assert ["solo" in m for m in lines] == [False, True, False, True]
-    assert len(list(Path("warm").glob("*.pt"))) == {"sft": 0, "grpo": 1, "tandem": 2}[method]
+    assert [LOOK.get(method, "solo") in m for m in lines] == [False, True, False, True]
+    assert len(list(Path("warm").glob("*.pt"))) == {"sft": 0, "tandem": 2}.get(method, 1)
+
+
+@pytest.mark.parametrize("args", [
+    "--formulation leaky", "--formulation stateless", "--flat", "--chain 2 --window 0", "--terms sup,abl --abl-from 0 --abl-share 1", "--terms= --scale none",
+    "--plan 2 --levels 1", "--formulation leaky --plan 1 --levels 1"])
+def test_a_world_model_of_every_kind_runs_from_nothing_to_the_table(command, args):
+    code, out, err = command("--method", "worldmodel", "--steps", "2", *args.split())
+    assert (code, errors(err)) == (0, [])
+    own = next((f for f in worldmodel.FORMULATIONS if f in args), "strict")
+    result, samples = json.loads(Path("o/result.json").read_text()), Path("o/samples.txt").read_text()
+    columns, plan = result["columns"], result["plan"]
+    assert columns.keys() == {f"{f}, warm" for f in worldmodel.FORMULATIONS} | {f"{own}, warm, T=1", f"{own}, trained", f"{own}, trained, T=1"}
+    assert all("obs H=9" in c and ("state s' H=9" in c) == ("stateless" not in name) for name, c in columns.items())
+    leaks = {columns[f"{own}, {when}"]["history leak"][0] > 0 for when in ("warm", "trained")} if own != "stateless" else set()
+    assert leaks == {"stateless": set(), "leaky": {True}, "strict": {False}}[own]
+    assert set(plan) == ({"random", "expert", "simulator", own} if "plan" in args else set()) and (not plan or plan["expert"]["success"] == 1)
+    assert "true  " in samples and ("next state" in samples) == (own != "stateless") and "predicted " in out and ("plays as expert" in out) == bool(plan)
+    assert [m["sampled_tokens"] > 0 for m in metrics()] == [own != "stateless"] * 2
+
+
+def test_a_table_of_one_example_is_a_table(command):
+    assert command("--method", "worldmodel", "--steps", "1", "--test-problems", "1", "--eval-problems", "1")[0] == 0
+
+
+def test_the_end_of_a_training_prizes_facts_that_predictions_hang_on(command, monkeypatch):
+    looked, ablations = [], worldmodel.ablations
+    monkeypatch.setattr(worldmodel, "ablations", lambda w, states, stated: looked.append(len(states)) or ablations(w, states, stated))
+    for args in (["--terms", "abl", "--abl-from", "0.5", "--abl-share", "0.5"], ["--out", "without", "--abl-from", "0"]):
+        assert command("--method", "worldmodel", *args)[0] == 0
+    assert looked == [0, 0, 4, 4, 0, 0, 0, 0]  # one example of two, its A x B next states
+
+
+def test_a_trained_world_model_starts_another(command):
+    assert command("--method", "worldmodel", "--steps", "1", "--out", "first")[0] == 0
+    assert command("--method", "worldmodel", "--steps", "1", "--senior", "first", "--formulation", "leaky")[0] == 0
+    first, second = run.load("first/ckpt.pt"), run.load("o/ckpt.pt")
+    assert all(torch.equal(x, second["warm"][k]) for k, x in first["model"].items())
+
+
+def test_a_world_models_warm_start_is_as_long_as_the_environment_proposes(command, monkeypatch):
+    monkeypatch.setattr(House, "warm_steps", 1)
+    assert command("--method", "worldmodel", "--steps", "1", "--warm-steps", "0", "--cache", "short")[0] == 0
+    assert command("--method", "worldmodel", "--steps", "1", "--warm-steps", "1", "--cache", "short", "--out", "same")[0] == 0
+    assert len(list(Path("short").glob("*.pt"))) == 1 and outcome() == outcome("same")
 
 
 def test_a_game_of_several_turns_runs_too(command):
@@ -111,6 +161,14 @@ REFUSED = {
     "unknown skill": (["--skill", "expert"], "senior"), "unknown notation of the junior": (["--junior-skill", "x", "--junior", "auto"], "graded"),
     "env without junior": (["--env", "guess", "--method", "tandem"], "'junior'"), "unknown tokenizer": (["--tokenizer", "gpt5"], "gpt2"),
     "unknown device": (["--device", "tpu"], "cpu"), "unknown compile": (["--compile", "maybe", "--cache", "fresh"], "auto"), "huge seed": (["--seed", "9" * 30], "--seed"), "unknown reference": (["--kl-to", "x"], "warm"),
+    **{f"worldmodel: {name}": (["--method", "worldmodel", *args.split()], word) for name, args, word in [
+        ("one state", "--A 1", "--A"), ("one next state", "--B 1", "--B"), ("one observation", "--C 1", "--C"), ("no states", "--flat --A 0", "--A"), ("unknown formulation", "--formulation loose", "stateless"),
+        ("unknown term", "--terms format,sub", "'sub'"), ("unknown scale", "--scale std", "batch"), ("no text world", "--env arithmetic", "house"), ("unknown env", "--env chess", "house"),
+        ("unknown level", "--levels 9", "1 to 4"), ("a level that is none", "--levels x", "--levels"), ("a chain with its history in sight", "--chain 2 --formulation leaky", "--chain"),
+        ("flat chain", "--chain 2 --flat", "--chain"), ("flat leaky", "--flat --formulation leaky", "--flat"), ("two updates a batch", "--minibatches 2", "--minibatches"), ("KL", "--kl 0.1", "--kl"),
+        ("temperature", "--temperature 0.6", "--temperature"), ("no gradient", "--grad-clip 0", "--grad-clip"), ("width", "--width 33", "--width"), ("context", "--context 40", "raise --context"),
+        ("negative window", "--window -1", "--window"), ("senior without the roles", "--senior sums.pt", "roles"), ("missing senior", "--senior no.pt", "no.pt"), ("corrupt senior", "--senior corrupt.pt", "corrupt.pt"),
+        ("unknown tokenizer", "--tokenizer gpt5", "gpt2"), ("data", "--data bad.jsonl", "--data"), ("cache under a file", "--cache regular/c", "regular/c"), ("out of another run", "--out other", "--resume")]},
     "no junior to be close to": (["--method", "grpo", "--kl", "1", "--kl-to", "junior"], "--junior"),
     "group of one": (["--group", "1"], "--group"), "no steps": (["--steps", "0"], "--steps"), "minibatches": (["--minibatches", "3"], "--minibatches"),
     "greedy training": (["--temperature", "0"], "--temperature"), "p above 1": (["--p", "1.5"], "--p"), "width": (["--width", "33"], "--width"),
@@ -141,6 +199,12 @@ def test_a_refused_command_can_be_corrected_and_typed_again(command, surrounding
     assert command("--method", "sft")[0] == 0
 
 
+def test_a_world_model_among_ranks_is_one_line(command, monkeypatch):
+    monkeypatch.setattr(run, "start_ranks", lambda device: (0, 2))  # as under torchrun
+    code, _, err = command("--method", "worldmodel")
+    assert code == 2 and len(err.splitlines()) == 1 and "torchrun" in errors(err)[0] and not Path("o").exists()
+
+
 # ---- resume ----
 
 @pytest.mark.parametrize("method", train.METHODS)
@@ -155,7 +219,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(command, strai
     assert outcome() == expected
 
 
-@pytest.mark.parametrize("args", ["--method tandem --junior-width 64", "--method grpo --kl 1 --kl-to warm", "--method grpo --junior auto"])
+@pytest.mark.parametrize("args", ["--method worldmodel --formulation leaky", "--method worldmodel --chain 2 --terms sup,abl --abl-from 0.5", "--method tandem --junior-width 64", "--method grpo --kl 1 --kl-to warm", "--method grpo --junior auto"])
 def test_a_resumed_run_keeps_its_junior_and_its_reference(command, monkeypatch, args):
     assert command(*args.split(), "--out", "straight")[0] == 0
     with monkeypatch.context() as patch:
@@ -172,9 +236,10 @@ def test_resume_of_a_finished_run_and_of_none_give_the_same_table(command, strai
     assert outcome("straight") == outcome("none yet") == expected
 
 
-def test_killed_without_warning_and_resumed_gives_the_same_numbers(command, straight, cache):
-    expected = straight("grpo", "--steps", "40", "--save-every", "3")
-    args = [*TINY, "--cache", cache, *MOVING["grpo"], "--steps", "40", "--save-every", "3"]
+@pytest.mark.parametrize("method", ["grpo", "worldmodel"])
+def test_killed_without_warning_and_resumed_gives_the_same_numbers(command, straight, cache, method):
+    expected = straight(method, "--steps", "40", "--save-every", "3")
+    args = [*TINY, "--cache", cache, *MOVING[method], "--steps", "40", "--save-every", "3"]
     victim = subprocess.Popen([sys.executable, str(REPO / "train.py"), *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while victim.poll() is None and not (Path("o/metrics.jsonl").exists() and len(metrics()) >= 5):
         time.sleep(0.01)
