@@ -14,6 +14,7 @@ import time
 import torch
 
 import grpo
+import mediation
 import train
 import trajectories
 import world
@@ -33,7 +34,7 @@ def tree_world(device):
     torch.manual_seed(0)
     model = GPT(small_config(tok.n_vocab, 256, v["layers"], v["width"])).to(device)
     cfg = dataclasses.replace(worldmodel.Config(), scale="none")
-    return worldmodel.World(model, tok, cfg, language, STATE, OBSERVATION), found
+    return mediation.World(model, tok, cfg, language, STATE, OBSERVATION), found
 
 
 def step(w, optimizer, replies):
@@ -60,7 +61,7 @@ def tree(repeats, examples=8):
         seconds = {"tree, sampling": time.perf_counter() - began}
         seconds["tree, update"] = seconds["tree, sampling"] + step(w, optimizer, states + links[0][0] + links[0][1])
         began = time.perf_counter()
-        flat = worldmodel.write(w, [worldmodel.encode_prompt(w, e.past) for e in batch], samples, flat_new, names)
+        flat = mediation.write(w, [mediation.encode_prompt(w, e.past) for e in batch], samples, flat_new, names)
         seconds["flat, sampling"] = time.perf_counter() - began
         seconds["flat, update"] = seconds["flat, sampling"] + step(w, optimizer, flat)
         if i:  # the first is a warm-up

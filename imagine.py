@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+import mediation
 import worldmodel
 from trajectories import Moment
 from worldmodel import coverage, fact_f1
@@ -34,7 +35,7 @@ def begin(w, pasts):
     """What each formulation knows of these pasts (lists of Moments)."""
     if w.cfg.formulation != "strict":
         return [list(past) for past in pasts]
-    replies = worldmodel.write(w, [worldmodel.encode_prompt(w, past) for past in pasts], 1, w.max_state, names(pasts, "encode"), w.temperature)
+    replies = mediation.write(w, [mediation.encode_prompt(w, past) for past in pasts], 1, w.max_state, names(pasts, "encode"), w.temperature)
     return [reply.body for reply in replies]
 
 
@@ -50,18 +51,18 @@ def imagine(w, minds, actions, step=0):
     """Minds and an action for each -> list of Imagined."""
     n, T = names(minds, step), w.temperature
     if w.cfg.formulation == "strict":
-        prompts = [worldmodel.transition_prompt(w, mind, action) for mind, action in zip(minds, actions)]
-        moved = worldmodel.write(w, prompts, 1, w.max_state, n, T)
-        seen = worldmodel.write(w, [worldmodel.decode_prompt(w, m.body) for m in moved], 1, w.max_observation, n, T)
+        prompts = [mediation.transition_prompt(w, mind, action) for mind, action in zip(minds, actions)]
+        moved = mediation.write(w, prompts, 1, w.max_state, n, T)
+        seen = mediation.write(w, [mediation.decode_prompt(w, m.body) for m in moved], 1, w.max_observation, n, T)
         return [Imagined(m.body, w.tok.decode(o.body), facts_of(w, mind), worldmodel.read_state(w, m))
                 for mind, m, o in zip(minds, moved, seen)]
     if w.cfg.formulation == "stateless":
-        prompts = [worldmodel.observe_prompt(w, mind, action) for mind, action in zip(minds, actions)]
-        seen = worldmodel.write(w, prompts, 1, w.max_observation, n, T)
+        prompts = [mediation.observe_prompt(w, mind, action) for mind, action in zip(minds, actions)]
+        seen = mediation.write(w, prompts, 1, w.max_observation, n, T)
         parts = [(None, None, reply.body) for reply in seen]
     else:
-        prompts = [worldmodel.leaky_prompt(w, mind, action) for mind, action in zip(minds, actions)]
-        replies = worldmodel.write(w, prompts, 1, 2 * w.max_state + w.max_observation, n, T)
+        prompts = [mediation.leaky_prompt(w, mind, action) for mind, action in zip(minds, actions)]
+        replies = mediation.write(w, prompts, 1, 2 * w.max_state + w.max_observation, n, T)
         parts = [worldmodel.leaky_sections(w, reply.body) for reply in replies]
     found = []
     for mind, action, (s, s2, o) in zip(minds, actions, parts):
@@ -169,7 +170,7 @@ def swap(w, examples, floor):
     if w.cfg.formulation == "strict":
         states = begin(w, [e.past for e in examples])
     else:
-        replies = worldmodel.write(w, [worldmodel.leaky_prompt(w, e.past, e.future[0].action) for e in examples], 1, w.max_state,
+        replies = mediation.write(w, [mediation.leaky_prompt(w, e.past, e.future[0].action) for e in examples], 1, w.max_state,
                                    names(examples, "swap"), 0.0)
         states = [worldmodel.leaky_sections(w, r.body)[0] for r in replies]
     score = {"own state": [], "another's state": []}
@@ -186,15 +187,15 @@ def forced(w, given):
     if w.cfg.formulation == "strict":
         return [f.text for f in imagine(w, [s for _, s in given], [e.future[0].action for e, _ in given])]
     prompts = [state_prompt(w, e.past, s, e.future[0].action) for e, s in given]
-    replies = worldmodel.write(w, prompts, 1, w.max_state + w.max_observation, names(given, "forced"), 0.0)
-    return [w.tok.decode(worldmodel.leaky_sections(w, s + w.role(worldmodel.TRANSITION) + r.body)[2] or []) for (_, s), r in zip(given, replies)]
+    replies = mediation.write(w, prompts, 1, w.max_state + w.max_observation, names(given, "forced"), 0.0)
+    return [w.tok.decode(worldmodel.leaky_sections(w, s + w.role(mediation.TRANSITION) + r.body)[2] or []) for (_, s), r in zip(given, replies)]
 
 
 def state_prompt(w, past, state, action):
     """Everything the formulation sees when it has its state and goes on to the next one."""
     if w.cfg.formulation == "strict":
-        return worldmodel.transition_prompt(w, state, action)
-    return worldmodel.leaky_prompt(w, past, action) + state + w.role(worldmodel.TRANSITION)
+        return mediation.transition_prompt(w, state, action)
+    return mediation.leaky_prompt(w, past, action) + state + w.role(mediation.TRANSITION)
 
 
 @torch.no_grad()

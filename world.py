@@ -19,6 +19,7 @@ from tqdm import tqdm
 import envs
 import grpo
 import imagine
+import mediation
 import run
 import sft
 import tokenizer
@@ -68,31 +69,31 @@ def open_tokenizer(v, found, language):
     """Every word of a closed vocabulary is a token; so are the roles."""
     if v["tokenizer"] != "trained":
         try:
-            return tokenizer.load(v["tokenizer"], worldmodel.ROLES)
+            return tokenizer.load(v["tokenizer"], mediation.ROLES)
         except ValueError as error:
             raise run.Stop(str(error)) from None
     moments = [m for e in trajectories.examples(found, range(200), "train", "words") for m in e.past + e.future]
     texts = [text for m in moments for text in (m.action, m.text, worldmodel.state_text(sorted(m.facts), language))]
     words = [w for word in next(iter(found.values())).words for w in (word, " " + word)]
-    return tokenizer.train(texts, words=words, roles=worldmodel.ROLES)
+    return tokenizer.train(texts, words=words, roles=mediation.ROLES)
 
 
 # ---- warm start: the format of all five prompts, on partial and noisy states ----
 
 def lesson(w, example, others, rng):
     """One demonstration -> (prompt ids, answer ids). What it asks for is drawn from the five roles."""
-    role, after = rng.choice(worldmodel.ROLES), example.future[0]
-    memory = rng.randint(w.cfg.window or 4, len(example.past)) if role in (worldmodel.TRANSITION, worldmodel.DECODE) and \
+    role, after = rng.choice(mediation.ROLES), example.future[0]
+    memory = rng.randint(w.cfg.window or 4, len(example.past)) if role in (mediation.TRANSITION, mediation.DECODE) and \
         len(example.past) > (w.cfg.window or 4) else (w.cfg.window or len(example.past))
     state, next_state = (w.tok.encode(worldmodel.state_text(trajectories.ordered(s, w.language.PREDICATES), w.language))
                          for s in trajectories.demonstrated_states(example, others, rng, memory))
     observation, end = w.tok.encode(after.text), [w.tok.end_id]
-    return {worldmodel.OBSERVE: lambda: (worldmodel.observe_prompt(w, example.past, after.action), observation + end),
-            worldmodel.LEAKY: lambda: (worldmodel.leaky_prompt(w, example.past, after.action), state + w.role(worldmodel.TRANSITION)
-                                       + next_state + w.role(worldmodel.DECODE) + observation + end),
-            worldmodel.ENCODE: lambda: (worldmodel.encode_prompt(w, example.past), state + end),
-            worldmodel.TRANSITION: lambda: (worldmodel.transition_prompt(w, state, after.action), next_state + end),
-            worldmodel.DECODE: lambda: (worldmodel.decode_prompt(w, next_state), observation + end)}[role]()
+    return {mediation.OBSERVE: lambda: (mediation.observe_prompt(w, example.past, after.action), observation + end),
+            mediation.LEAKY: lambda: (mediation.leaky_prompt(w, example.past, after.action), state + w.role(mediation.TRANSITION)
+                                       + next_state + w.role(mediation.DECODE) + observation + end),
+            mediation.ENCODE: lambda: (mediation.encode_prompt(w, example.past), state + end),
+            mediation.TRANSITION: lambda: (mediation.transition_prompt(w, state, after.action), next_state + end),
+            mediation.DECODE: lambda: (mediation.decode_prompt(w, next_state), observation + end)}[role]()
 
 
 def lessons(w, found, step, rows, seed):
@@ -126,7 +127,7 @@ def open_world(v, found, language, device):
     warm_cfg.warm_steps = warm_cfg.warm_steps or first.warm_steps
     if v["senior"]:
         model, tok, _ = sft.load_model(v["senior"], device)
-        if tuple(tok.roles) != worldmodel.ROLES:
+        if tuple(tok.roles) != mediation.ROLES:
             raise run.Stop(f"{v['senior']} is no world model: its vocabulary lacks the roles")
     else:
         tok = open_tokenizer(v, found, language)
@@ -139,7 +140,7 @@ def open_world(v, found, language, device):
         raise run.Stop(f"a context of {model.cfg.context} tokens does not hold two states and an observation; raise --context to {needed}")
     sampling = {"compile": run.choose_compile(v["compile"], device, v["steps"] * (2 * size["max_state"] + size["max_observation"])),
                 "dtype": torch.bfloat16 if device.startswith("cuda") else torch.float32}
-    w = worldmodel.World(model, tok, cfg, language, **size, sampling=sampling)
+    w = mediation.World(model, tok, cfg, language, **size, sampling=sampling)
     if v["senior"]:
         return w, v["senior"]
     recipe = [v["env"], v["data"], v["text"], v["levels"], cfg.window, size, v["seed"], dataclasses.asdict(warm_cfg), dataclasses.asdict(model.cfg),
@@ -160,7 +161,7 @@ class Run:
     v: dict  # every option
     cfg: grpo.Config
     found: dict  # level -> environment
-    w: worldmodel.World
+    w: mediation.World
     warm: dict  # weights at the start
     optimizer: torch.optim.Optimizer
     paths: dict
@@ -223,7 +224,8 @@ def update(r):
 
 def bar(r, stats):
     last = {k: f"{x:.2f}" for k, x in (r.seen or {}).items() if "H=" in k}
-    return {"reward": f"{stats.get('reward', math.nan):.2f}", **last, "tok_s": f"{stats['tokens_per_s']:,.0f}"}
+    sampled = {"reward": f"{stats['reward']:.2f}", "tok_s": f"{stats['tokens_per_s']:,.0f}"} if "reward" in stats else {}
+    return {**sampled, **last}
 
 
 # ---- what is shown ----

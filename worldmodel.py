@@ -11,25 +11,25 @@ It predicts the next observation o' of a text world after an action a. Three for
 The paper's claim: strict predicts one step as well as the others and its states are far better (state.F1 .57 against .37 of leaky in ScienceWorld,
 30 facts), as are rollouts of many steps, for which it needs nothing but its state. It is trained by *factorized GRPO*: a tree of A
 states, B next states of each, C observations of each of those; rewards at the leaves, a parent's reward is the mean of its children's, and
-each sample is judged against its siblings. Here, in the order the data flows: states as text -> reward -> advantages of the tree -> prompts
--> sampling -> update. What it learns from is in trajectories.py, what a trained one is good for in imagine.py.
+each sample is judged against its siblings. Here, in the order the data flows: states as text -> reward -> advantages of the tree -> sampling
+it -> update. The prompts are in mediation.py, what it learns from in trajectories.py, what a trained one is good for in imagine.py.
 
 Left out: the *strict embedding* arm (soft tokens instead of text, an ELBO). Model and sampler take token ids and nothing else; a second
 path by vectors through both, with a posterior to sample, is a hundred lines that no other method here would use.
 """
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
 import grpo
+import mediation
 import sft
 from envs import house
-from sampler import Sampler
+from mediation import DECODE, TRANSITION, decode_prompt, encode_prompt, leaky_prompt, observe_prompt, transition_prompt
 
 FORMULATIONS = ("stateless", "leaky", "strict")
-OBSERVE, LEAKY, ENCODE, TRANSITION, DECODE = ROLES = ("<|observe|>", "<|leaky|>", "<|encode|>", "<|transition|>", "<|decode|>")
 TERMS = ("format", "sup", "dedup", "abl")
 SCALES = ("group", "batch", "none")
 
@@ -154,94 +154,7 @@ def chain_advantages(leaves, *, scale="group", eps=1e-6):
     return relative(value.mean(-1), scale, eps), transitions, [relative(rewards, scale, eps) for rewards in leaves]
 
 
-# ---- prompts: who sees what ----
-
-@dataclass
-class World:
-    """A world model: a language model, and how it is talked to."""
-    model: object
-    tok: object
-    cfg: Config
-    language: object  # the environment's module: parse, PREDICATES, MAX_WORDS
-    max_state: int  # tokens
-    max_observation: int  # tokens
-    sampling: dict = field(default_factory=dict)  # of Sampler: compile, dtype
-    temperature: float = 0.0  # of imagination; training samples at 1
-    samplers: dict = field(default_factory=dict)  # rows -> Sampler
-    dropped: int = 0  # turns that did not fit into a prompt's context
-
-    def role(self, name):
-        return [self.tok.role_id(name)]
-
-
-def history(w, past):
-    """What a prompt shows of the past: the last observations and the actions between them, oldest dropped until they fit."""
-    moments = past[-w.cfg.window:] if w.cfg.window else past
-    turns = [(w.tok.encode_turn("assistant", m.action) if i else []) + w.tok.encode_turn("user", m.text) for i, m in enumerate(moments)]
-    room = w.model.cfg.context - 2 * w.max_state - w.max_observation - 16  # what the longest answer, the leaky one, takes
-    while len(turns) > 1 and sum(map(len, turns)) > room:
-        turns.pop(0)
-        w.dropped += 1
-    return [token for turn in turns for token in turn][-room:]  # an observation of one's own invention may be longer than any
-
-
-def observe_prompt(w, past, action, role=OBSERVE):
-    return history(w, past) + w.tok.encode_turn("assistant", action) + w.role(role)
-
-
-def leaky_prompt(w, past, action):
-    return observe_prompt(w, past, action, LEAKY)
-
-
-def encode_prompt(w, past):
-    return history(w, past) + w.role(ENCODE)
-
-
-def transition_prompt(w, state, action):
-    """state: the ids that were sampled, as they were sampled. They stand at position 0: nothing of the history is left."""
-    return state + [w.tok.turn_id] + w.tok.encode_turn("assistant", action) + w.role(TRANSITION)
-
-
-def decode_prompt(w, state):
-    return state + w.role(DECODE)
-
-
-# ---- sampling ----
-
-@dataclass
-class Reply:
-    """What the model answered to a prompt."""
-    prompt: list
-    ids: list  # with the end token, when it came to it
-    logp: list
-    ended: bool
-
-    @property
-    def body(self):
-        return self.ids[:-1] if self.ended else self.ids
-
-
-def write(w, prompts, k, max_new, names, temperature=1.0, rows=512):
-    """k replies to each prompt, in order. names: whose random numbers a prompt's replies use. A prompt is prefilled once, from
-    position 0, and its k siblings go on from a copy of its cache."""
-    replies, per = [], max(1, rows // k)
-    for first in range(0, len(prompts), per):
-        some, n = prompts[first:first + per], min(per, len(prompts) - first) * k
-        size = 1 << (n - 1).bit_length()
-        if size not in w.samplers:
-            w.samplers[size] = Sampler(w.model, size, **w.sampling)
-        sampler = w.samplers[size]
-        sampler.start()
-        sampler.feed(range(len(some)), some)
-        sampler.select([min(row, n - 1) // k for row in range(size)])
-        sampler.seed([(*name, i) for name in names[first:first + per] for i in range(k)])
-        before = sampler.sample(max_new, w.tok.stop_ids, temperature=temperature, rows=range(n)).tolist()
-        tokens, logp, after = sampler.tokens.tolist(), sampler.logp.tolist(), sampler.length.tolist()
-        for row in range(n):
-            ids = tokens[row][before[row]:after[row]]
-            replies.append(Reply(some[row // k], ids, logp[row][before[row]:after[row]], bool(ids) and ids[-1] in w.tok.stop_ids))
-    return replies
-
+# ---- the tree ----
 
 def read_state(w, reply):
     """The facts of a state that was written to its end; None when malformed."""
@@ -264,14 +177,14 @@ def grow(w, examples, names, widths, temperature=1.0):
     -> replies of the states [N * A], and for each link those of the next states [N * A * B_0 ...] and of the observations [... * C]"""
     A, Bs, C = widths
     of = [example for example in examples for _ in range(A)]  # whose state it is
-    states = write(w, [encode_prompt(w, e.past) for e in examples], A, w.max_state, [(*n, "encode") for n in names], temperature)
+    states = mediation.write(w, [encode_prompt(w, e.past) for e in examples], A, w.max_state, [(*n, "encode") for n in names], temperature)
     names, parents, links = [(*n, i) for n in names for i in range(A)], states, []
     for k, B in enumerate(Bs):
         prompts = [transition_prompt(w, s.body, e.future[k].action) for s, e in zip(parents, of)]
-        parents = write(w, prompts, B, w.max_state, [(*n, "transition") for n in names], temperature)
+        parents = mediation.write(w, prompts, B, w.max_state, [(*n, "transition") for n in names], temperature)
         of, names = ([x for x in xs for _ in range(B)] for xs in (of, names))
         names = [(*n, i % B) for i, n in enumerate(names)]
-        seen = write(w, [decode_prompt(w, s.body) for s in parents], C, w.max_observation, [(*n, "decode") for n in names], temperature)
+        seen = mediation.write(w, [decode_prompt(w, s.body) for s in parents], C, w.max_observation, [(*n, "decode") for n in names], temperature)
         links.append((parents, seen))
     return states, links
 
@@ -294,7 +207,7 @@ def tree_rewards(w, examples, states, links, widths, ablate=0):
 def ablations(w, states, stated, drop=0.05):
     """R_abl of next states: the share of their facts whose removal lowers obs.F1 by more than `drop`, all decoded greedily."""
     def decoded(texts, truths):
-        replies = write(w, [decode_prompt(w, w.tok.encode(t)) for t in texts], 1, w.max_observation, [("ablation",)] * len(texts), 0.0)
+        replies = mediation.write(w, [decode_prompt(w, w.tok.encode(t)) for t in texts], 1, w.max_observation, [("ablation",)] * len(texts), 0.0)
         return [fact_f1(w.language.parse(w.tok.decode(r.body)), truth) for r, truth in zip(replies, truths)]
     facts = [state or [] for state in states]  # a malformed one has no bonus to earn
     if not any(facts):
@@ -325,7 +238,7 @@ def sample_strict(w, examples, names, ablate=0):
     states, links = grow(w, examples, names, sizes)
     leaves = tree_rewards(w, examples, states, links, sizes, ablate)
     if w.cfg.flat:
-        shared = relative(leaves[0].mean((2, 3)), w.cfg.scale).flatten()  # [N * chains], the same for the three parts
+        shared = relative(leaves[0].mean((2, 3)), w.cfg.scale)  # [N, chains], the same for the three parts
         encode, transition, decode = shared, [shared], [shared]
     else:
         encode, transition, decode = chain_advantages(leaves, scale=w.cfg.scale)
@@ -343,7 +256,7 @@ def sample_leaky(w, examples, names, base):
     """One answer holds all three parts; plain GRPO with groups of base.group. As sample_strict."""
     G = base.group
     prompts = [leaky_prompt(w, e.past, e.future[0].action) for e in examples]
-    replies = write(w, prompts, G, 2 * w.max_state + w.max_observation, [(*n, "leaky") for n in names])
+    replies = mediation.write(w, prompts, G, 2 * w.max_state + w.max_observation, [(*n, "leaky") for n in names])
     rewards, formed = [], 0
     for i, reply in enumerate(replies):
         *states, text = (None if ids is None else w.tok.decode(ids) for ids in leaky_sections(w, reply.body))

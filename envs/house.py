@@ -210,7 +210,8 @@ class House:
         return True
 
     def plausible(self, facts):
-        """Commands about the goal that these facts (a memory, or an imagined state) do not rule out: what a planner tries."""
+        """Commands about the goal that these facts (a memory, or an imagined state) leave open: what a planner tries. A full place, or a
+        device that does not suit the thing, is tried all the same."""
         here = next((f[1] for f in sorted(facts) if f[0] == "at"), None)
         if here is None:
             return [say(("look",), self.style)]

@@ -11,6 +11,7 @@ import torch
 
 import envs
 import grpo
+import mediation
 import policy
 import run
 import train
@@ -154,8 +155,8 @@ def house_tokenizer():
 
 
 def tiny_world(formulation="strict", seed=0, context=160, max_state=8, **options):
-    """An untrained worldmodel.World of the house. options: fields of worldmodel.Config"""
+    """An untrained mediation.World of the house. options: fields of worldmodel.Config"""
     torch.manual_seed(seed)
     tok = house_tokenizer()
     model = GPT(small_config(tok.n_vocab, context, 1, 32))
-    return worldmodel.World(model, tok, worldmodel.Config(formulation=formulation, **options), house, max_state, 10)
+    return mediation.World(model, tok, worldmodel.Config(formulation=formulation, **options), house, max_state, 10)

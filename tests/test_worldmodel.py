@@ -12,6 +12,7 @@ import torch
 import envs
 import grpo
 import imagine
+import mediation
 import run
 import trajectories
 import world
@@ -22,7 +23,8 @@ from envs import house
 from envs.house_text import KIND_OF, NOTHING, SUITS, SURFACES, door, remember
 from sampler import Sampler
 from trajectories import Example, Moment
-from worldmodel import DECODE, ENCODE, LEAKY, OBSERVE, TRANSITION, Config, Reply
+from mediation import DECODE, ENCODE, LEAKY, OBSERVE, TRANSITION, Reply
+from worldmodel import Config
 
 FOUND = {level: envs.make("house", level=level) for level in (1, 2, 3)}
 
@@ -204,7 +206,7 @@ def test_every_term_can_be_switched(terms):
 
 
 def scripted(w, answer):
-    """A stand-in for worldmodel.write: answer(prompt's text, number of the sibling) -> text."""
+    """A stand-in for mediation.write: answer(prompt's text, number of the sibling) -> text."""
     asked = []
 
     def write(w, prompts, k, max_new, names, temperature=1.0, rows=512):
@@ -218,7 +220,7 @@ def test_ablation_is_the_share_of_facts_that_a_prediction_hangs_on(monkeypatch):
     w = tiny_world()
     w.language = SimpleNamespace(PREDICATES=house.PREDICATES, MAX_WORDS=1, parse=lambda text: frozenset(worldmodel.parse_state(text) or ()))
     write, asked = scripted(w, lambda prompt, i: prompt.removesuffix(DECODE))  # says its state
-    monkeypatch.setattr(worldmodel, "write", write)
+    monkeypatch.setattr(mediation, "write", write)
     states = [None, [AT, PEN], [AT, AT, PEN], [AT, EGG], [EGG], [AT, PEN, HOLD, EGG]]
     stated = [{AT}, {AT, PEN}, {AT, PEN}, {AT}, {AT, PEN}, set([AT, PEN, HOLD, EGG])]
     # a fact said twice is not missed when it goes once; a wrong one is not missed at all
@@ -250,23 +252,23 @@ LAST2 = "bath hall stool sink<|turn|>go hall<|end|>hall bath bench cabinet pen<|
 @pytest.mark.parametrize("window, seen", [(0, ALL), (4, ALL), (9, ALL), (2, LAST2), (1, "hall bath bench cabinet pen<|turn|>")])
 def test_prompts_hold_exactly_what_a_formulation_may_see(window, seen):
     w = tiny_world(window=window)
-    assert w.tok.decode(worldmodel.observe_prompt(w, PAST, "look around")) == f"{seen}look around<|end|>{OBSERVE}"
-    assert w.tok.decode(worldmodel.leaky_prompt(w, PAST, "look around")) == f"{seen}look around<|end|>{LEAKY}"
-    assert w.tok.decode(worldmodel.encode_prompt(w, PAST)) == f"{seen}{ENCODE}"
+    assert w.tok.decode(mediation.observe_prompt(w, PAST, "look around")) == f"{seen}look around<|end|>{OBSERVE}"
+    assert w.tok.decode(mediation.leaky_prompt(w, PAST, "look around")) == f"{seen}look around<|end|>{LEAKY}"
+    assert w.tok.decode(mediation.encode_prompt(w, PAST)) == f"{seen}{ENCODE}"
     state = w.tok.encode("at hall; in pen cabinet")
-    assert w.tok.decode(worldmodel.transition_prompt(w, state, "go bath")) == f"at hall; in pen cabinet<|turn|>go bath<|end|>{TRANSITION}"
-    assert w.tok.decode(worldmodel.decode_prompt(w, state)) == f"at hall; in pen cabinet{DECODE}"
+    assert w.tok.decode(mediation.transition_prompt(w, state, "go bath")) == f"at hall; in pen cabinet<|turn|>go bath<|end|>{TRANSITION}"
+    assert w.tok.decode(mediation.decode_prompt(w, state)) == f"at hall; in pen cabinet{DECODE}"
     assert w.dropped == 0
 
 
 def test_without_a_window_the_oldest_turns_go_when_the_context_is_full_and_are_counted():
     w = tiny_world(window=0, context=2 * 8 + 10 + 16 + 18)  # room for 18 tokens of history
-    assert w.tok.decode(worldmodel.history(w, PAST)) == "go bath<|end|>" + LAST2 and w.dropped == 2
+    assert w.tok.decode(mediation.history(w, PAST)) == "go bath<|end|>" + LAST2 and w.dropped == 2
     w.dropped = 0
-    worldmodel.history(w, PAST * 5)
+    mediation.history(w, PAST * 5)
     assert w.dropped == 18  # two turns of twenty stay
     long = [*PAST, Moment("go bath", "\N{REPLACEMENT CHARACTER}" * 200, frozenset(), None, None)]  # a model's own idea of an observation
-    for prompt in (worldmodel.encode_prompt(w, long), worldmodel.leaky_prompt(w, long, "open cabinet"), worldmodel.observe_prompt(w, long, "open cabinet")):
+    for prompt in (mediation.encode_prompt(w, long), mediation.leaky_prompt(w, long, "open cabinet"), mediation.observe_prompt(w, long, "open cabinet")):
         assert len(prompt) + 2 * w.max_state + w.max_observation <= w.model.cfg.context
 
 
@@ -283,7 +285,7 @@ def test_a_strict_model_with_its_states_held_is_asked_and_says_the_same_whatever
     w, (a, b) = tiny_world(), some_examples(2)
     other = copy.deepcopy(b)
     other.future = a.future
-    plain = worldmodel.write
+    plain = mediation.write
     prompts = []
     for example in (a, other):
         seen, held = [], "at hall; in pen bed"
@@ -296,7 +298,7 @@ def test_a_strict_model_with_its_states_held_is_asked_and_says_the_same_whatever
             replies = plain(w, prompts, k, max_new, names, temperature, rows)
             seen.append([r.ids for r in replies])
             return replies
-        monkeypatch.setattr(worldmodel, "write", write)
+        monkeypatch.setattr(mediation, "write", write)
         worldmodel.grow(w, [example], [("name",)], (2, [2], 2))
         prompts.append(seen)
     assert prompts[0][0] != prompts[1][0] and prompts[0][1:] == prompts[1][1:] and len(prompts[0]) == 5
@@ -310,7 +312,7 @@ def test_siblings_share_a_prompt_and_nothing_else():
     w = tiny_world(seed=3, context=96)
     states, links = worldmodel.grow(w, some_examples(3), [("a", i) for i in range(3)], (3, [2], 2))
     moved, seen = links[0]
-    ragged = worldmodel.write(w, [[5], list(range(40, 70)), [7, 8, 9]], 3, 12, [("r", i) for i in range(3)])
+    ragged = mediation.write(w, [[5], list(range(40, 70)), [7, 8, 9]], 3, 12, [("r", i) for i in range(3)])
     assert len({len(r.prompt) for r in states + moved + ragged}) > 4
     with torch.no_grad():
         for reply in states + moved + seen + ragged:
@@ -323,13 +325,13 @@ def test_siblings_share_a_prompt_and_nothing_else():
 @pytest.mark.parametrize("k", [1, 3])
 def test_replies_do_not_depend_on_how_many_are_written_at_once(k):
     w = tiny_world(seed=4, context=96)
-    prompts = [worldmodel.encode_prompt(w, e.past) for e in some_examples(7)]
+    prompts = [mediation.encode_prompt(w, e.past) for e in some_examples(7)]
     names = [("chunk", i) for i in range(7)]
     for temperature, allowed in ((0.0, 0), (1.0, 1)):  # a draw at the very edge of a CDF may fall either way
-        whole, cut = (worldmodel.write(w, prompts, k, 10, names, temperature, rows=rows) for rows in (512, 4))
+        whole, cut = (mediation.write(w, prompts, k, 10, names, temperature, rows=rows) for rows in (512, 4))
         assert [r.prompt for r in whole] == [r.prompt for r in cut] == [p for p in prompts for _ in range(k)]
         assert sum(a.ids != b.ids for a, b in zip(whole, cut)) <= allowed
-    assert worldmodel.write(w, [], k, 10, []) == []
+    assert mediation.write(w, [], k, 10, []) == []
 
 
 @pytest.mark.parametrize("chain", [1, 3])
@@ -345,7 +347,7 @@ def test_a_tree_in_order_every_child_begins_with_its_parents_ids(chain, monkeypa
     assert len(states) == N * A and len(links) == chain
     parents, per = states, A
     for i, s in enumerate(states):
-        assert s.prompt == worldmodel.encode_prompt(w, examples[i // A].past)
+        assert s.prompt == mediation.encode_prompt(w, examples[i // A].past)
     for k, (moved, seen) in enumerate(links):
         per *= Bs[k]
         assert (len(moved), len(seen)) == (N * per, N * per * C)
@@ -418,11 +420,11 @@ def test_leaky_answers_are_judged_against_their_siblings(monkeypatch):
     answers = [f"{right}{TRANSITION}{right}{DECODE}{true.text}", f"{TRANSITION}{right}{DECODE}{true.text}", f"{right}{TRANSITION}{right}", true.text]
 
     def write(w, prompts, k, max_new, names, temperature=1.0):
-        parts = [worldmodel.leaky_prompt(w, example.past, true.action)]
+        parts = [mediation.leaky_prompt(w, example.past, true.action)]
         assert (prompts, k) == (parts, 4)
         encoded = [w.tok.encoding.encode(a, allowed_special="all") + [w.tok.end_id] for a in answers]
         return [Reply(prompts[0], ids, [0.0] * len(ids), True) for ids in encoded]
-    monkeypatch.setattr(worldmodel, "write", write)
+    monkeypatch.setattr(mediation, "write", write)
     replies, advantage, rewards, stats = worldmodel.sample_leaky(w, [example], [("x",)], grpo.Config(group=4))
     best = 1 + 0.1 * (1 + 1)  # all right: R_dedup 1, R_sup 2 - 1
     assert rewards.tolist() == [pytest.approx([best, 0.5, 0, 0])] and stats == {"zero_variance": 0, "well_formed": 0.25}
@@ -435,7 +437,7 @@ def a_batch(w, n=24):
     """Replies to few prompts, with repetitions, and an advantage for each."""
     torch.manual_seed(0)
     prompts = [[3, 4, 5], [6] * 9]
-    replies = worldmodel.write(w, prompts, 6, 5, [("u", i) for i in range(2)])
+    replies = mediation.write(w, prompts, 6, 5, [("u", i) for i in range(2)])
     replies = [copy.copy(replies[i]) for i in torch.randint(len(replies), (n,)).tolist()]
     return replies, torch.randn(n)
 
@@ -525,16 +527,16 @@ def test_stateless_rows_ask_for_the_observation_and_its_end():
     for row, m, e in zip(tokens, mask, examples):
         assert w.tok.decode(row[m]) == e.future[0].text + "<|end|>"
         first = int(m.nonzero()[0])
-        assert row[:first].tolist() == worldmodel.observe_prompt(w, e.past, e.future[0].action)
+        assert row[:first].tolist() == mediation.observe_prompt(w, e.past, e.future[0].action)
 
 
 # ---- garbage from an untrained model ----
 
 def nonsense(w, rng):
-    """A stand-in for worldmodel.write that answers anything: all ids there are, roles and ends among them, of any length, cut off or not."""
+    """A stand-in for mediation.write that answers anything: all ids there are, roles and ends among them, of any length, cut off or not."""
     def write(w, prompts, k, max_new, names, temperature=1.0, rows=512):
         assert all(0 < len(p) and len(p) + max_new <= w.model.cfg.context for p in prompts), "a prompt that leaves no room for its answer"
-        some = [w.tok.role_id(r) for r in worldmodel.ROLES] + [w.tok.turn_id] + w.tok.encode("at hall; in apple counter; focus nothing") + [0xff, 0xe2]
+        some = [w.tok.role_id(r) for r in mediation.ROLES] + [w.tok.turn_id] + w.tok.encode("at hall; in apple counter; focus nothing") + [0xff, 0xe2]
         replies = []
         for p in prompts:
             for _ in range(k):
@@ -552,7 +554,7 @@ def test_an_imagined_observation_is_no_longer_than_a_true_one(monkeypatch):
 
     def write(w, prompts, *_):
         return [Reply(p, w.tok.encoding.encode(f"at hall{TRANSITION}at bath{DECODE}{' apple' * 30}", allowed_special="all"), [], False) for p in prompts]
-    monkeypatch.setattr(worldmodel, "write", write)
+    monkeypatch.setattr(mediation, "write", write)
     step, = imagine.imagine(w, [example.past], ["look around"])
     assert step.text == " apple" * w.max_observation == step.mind[-1].text and (step.state, step.next_state) == ([AT], [("at", "bath")])
 
@@ -562,7 +564,7 @@ def test_an_imagined_observation_is_no_longer_than_a_true_one(monkeypatch):
 def test_no_answer_whatever_raises(formulation, how, monkeypatch):
     w = tiny_world(formulation, A=2, B=2, C=2, terms="format,sup,dedup,abl")
     if how == "nonsense":
-        monkeypatch.setattr(worldmodel, "write", nonsense(w, random.Random(0)))
+        monkeypatch.setattr(mediation, "write", nonsense(w, random.Random(0)))
     examples, names = some_examples(6, future=9), [("g", i) for i in range(6)]
     if formulation == "strict":
         worldmodel.sample_strict(w, examples, names, ablate=2)
@@ -693,7 +695,7 @@ def test_a_state_that_shows_the_format_is_well_formed():
             assert worldmodel.parse_state(w.tok.decode(s)) and worldmodel.parse_state(w.tok.decode(s2)) and w.tok.decode(o) == e.future[0].text
         else:
             assert w.tok.decode(answer[:-1]) == e.future[0].text
-    assert set(roles) == set(worldmodel.ROLES)
+    assert set(roles) == set(mediation.ROLES)
 
 
 def test_lessons_that_do_not_fit_the_context_are_left_out_and_none_is_an_error():
@@ -743,7 +745,7 @@ def test_predictions_under_anothers_state_follow_that_state(monkeypatch):
     states = {f"{i}": e.future[0].text for i, e in enumerate(examples)}
     monkeypatch.setattr(imagine, "begin", lambda w, pasts: [w.tok.encode(s) for s in states])
     write, _ = scripted(w, lambda prompt, i: prompt.split("<|")[0] if TRANSITION in prompt else states[prompt.removesuffix(DECODE)])
-    monkeypatch.setattr(worldmodel, "write", write)
+    monkeypatch.setattr(mediation, "write", write)
     found = {k: x[0] for k, x in imagine.swap(w, examples, {}).items()}
     assert found["own state"] == 1 and found["another's state"] == pytest.approx(2 / 7) and found["action alone"] == 0
 
@@ -754,7 +756,7 @@ def test_predictions_under_anothers_state_follow_that_state(monkeypatch):
         asked.append([w.tok.decode(p) for p in prompts])
         mine = [f"at bath{TRANSITION}x{DECODE}y" if p.endswith(LEAKY) else f"at hall{DECODE}{next(texts)}" for p in asked[-1]]
         return [Reply(p, w.tok.encoding.encode(m, allowed_special="all") + [w.tok.end_id], [], True) for p, m in zip(prompts, mine)]
-    monkeypatch.setattr(worldmodel, "write", bypass)
+    monkeypatch.setattr(mediation, "write", bypass)
     found = {k: x[0] for k, x in imagine.swap(w, examples, {}).items()}
     assert found["own state"] == found["another's state"] == 1
     assert all(p.endswith(f"{LEAKY}at bath{TRANSITION}") and "hall bath" in p for call in asked[1:] for p in call)
@@ -772,7 +774,7 @@ def test_a_perfect_imagination_is_measured_as_one(monkeypatch):
         texts = [e.future[h].text if last == DECODE else worldmodel.state_text(sorted(e.future[h if last == TRANSITION else 0].needed)) for e in examples]
         return [Reply(p, w.tok.encode(t) + [w.tok.end_id], [], True) for p, t in zip(prompts, texts)]
     write.h = 0
-    monkeypatch.setattr(worldmodel, "write", write)
+    monkeypatch.setattr(mediation, "write", write)
     found = {k: x[0] for k, x in imagine.measure(w, examples, 9).items()}
     assert all(found[k] == 1 for k in ("obs H=1", "obs H=9", "obs 1-4", "state s' H=9", "needed facts in s' H=5", "well-formed"))
     words = [sum(len(f"{m.action} {m.text}".split()) for m in e.past[-3:]) / sum(map(len, e.future[0].needed)) for e in examples]
