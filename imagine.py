@@ -25,7 +25,7 @@ BANDS = ((1, 4), (5, 9), (10, 25))  # a single horizon on some hundred games is 
 @dataclass
 class Imagined:
     """One imagined step."""
-    mind: list
+    mind: object  # strict: the Reply that holds the state; else the past, a list of Moments
     text: str  # the observation
     state: list | None  # s, None where malformed, or where there is none
     next_state: list | None  # s'
@@ -35,26 +35,22 @@ def begin(w, pasts):
     """What each formulation knows of these pasts (lists of Moments)."""
     if w.cfg.formulation != "strict":
         return [list(past) for past in pasts]
-    replies = mediation.write(w, [mediation.encode_prompt(w, past) for past in pasts], 1, w.max_state, names(pasts, "encode"), w.temperature)
-    return [reply.body for reply in replies]
+    return mediation.write(w, [mediation.encode_prompt(w, past) for past in pasts], 1, w.max_state, names(pasts, "encode"), w.temperature)
 
 
 def names(items, *what):
     return [("imagine", *what, i) for i in range(len(items))]
 
 
-def facts_of(w, ids):
-    return None if ids is None else worldmodel.parse_state(w.tok.decode(ids), w.language)
-
-
 def imagine(w, minds, actions, step=0):
     """Minds and an action for each -> list of Imagined."""
-    n, T = names(minds, step), w.temperature
+    n, T = names(minds, "step", step), w.temperature
     if w.cfg.formulation == "strict":
-        prompts = [mediation.transition_prompt(w, mind, action) for mind, action in zip(minds, actions)]
+        prompts = [mediation.transition_prompt(w, mind.body, action) for mind, action in zip(minds, actions)]
         moved = mediation.write(w, prompts, 1, w.max_state, n, T)
-        seen = mediation.write(w, [mediation.decode_prompt(w, m.body) for m in moved], 1, w.max_observation, n, T)
-        return [Imagined(m.body, w.tok.decode(o.body), facts_of(w, mind), worldmodel.read_state(w, m))
+        prompts = [mediation.decode_prompt(w, m.body, action) for m, action in zip(moved, actions)]
+        seen = mediation.write(w, prompts, 1, w.max_observation, names(minds, "observation", step), T)
+        return [Imagined(m, w.tok.decode(o.body), worldmodel.read_state(w, mind), worldmodel.read_state(w, m))
                 for mind, m, o in zip(minds, moved, seen)]
     if w.cfg.formulation == "stateless":
         prompts = [mediation.observe_prompt(w, mind, action) for mind, action in zip(minds, actions)]
@@ -67,14 +63,15 @@ def imagine(w, minds, actions, step=0):
     found = []
     for mind, action, (s, s2, o) in zip(minds, actions, parts):
         text = w.tok.decode((o or [])[:w.max_observation])  # an answer without an end may go on much longer
-        found.append(Imagined([*mind, Moment(action, text, w.language.parse(text), None, None)], text, facts_of(w, s), facts_of(w, s2)))
+        moment = Moment(action, text, w.language.parse(text), None, None)  # imagined: the simulator's facts are not known
+        found.append(Imagined([*mind, moment], text, worldmodel.section_facts(w, s), worldmodel.section_facts(w, s2)))
     return found
 
 
 # ---- one step and many ----
 
 def comes_back(example, window):
-    """For each future step: does it enter a room that was in view at the start or later, but not in the last `window` observations?
+    """For each future step: does it show a room that was in view at the start or later, but not in the last `window` observations?
     There memory is all one has. (window 0, all in view: those not in the last four.)"""
     shown, window = example.past[-window:], window or 4
     seen, out = {}, []  # room -> when it was last in view; now is -1
@@ -120,7 +117,7 @@ def measure(w, examples, steps=25):
         for l in sorted(set(level.tolist())):
             out[f"state.F1 s level {l}"] = mean_and_error(found["state"][level == l, :1])
             out[f"state.F1 s' level {l}"] = mean_and_error(found["next"][level == l, :1])
-        shown = torch.tensor([sum(len(f"{m.action} {m.text}".split()) for m in e.past[-w.cfg.window:]) for e in examples])
+        shown = torch.tensor([sum(len(f"{m.action if i else ''} {m.text}".split()) for i, m in enumerate(e.past[-w.cfg.window:])) for e in examples])
         full = found["words"] > 0
         out["CR"] = mean_and_error(shown[full] / found["words"][full])
         out["well-formed"] = mean_and_error(found["formed"][:, :1])
@@ -133,9 +130,11 @@ def measure(w, examples, steps=25):
         for a, b in BANDS:
             if b <= steps:
                 out[f"{name} {a}-{b}"] = mean_and_error(found[key][:, a - 1:b])
-    back = torch.tensor([comes_back(e, w.cfg.window)[:steps] for e in examples])
-    known = torch.where(back, found["obs"], math.nan).nanmean(1)
-    out["obs, known rooms"] = mean_and_error(known)
+    if steps >= 9:
+        for l in sorted(set(level.tolist())):
+            out[f"obs 5-9 level {l}"] = mean_and_error(found["obs"][level == l, 4:9])
+        back = torch.tensor([comes_back(e, w.cfg.window)[:steps] for e in examples])
+        out["obs, known rooms"] = mean_and_error(torch.where(back, found["obs"], math.nan).nanmean(1))
     return out
 
 
@@ -163,7 +162,7 @@ def action_alone(examples):
 
 def swap(w, examples, floor):
     """Predictions with one's own state and with another example's, beside the floor (action_alone): -> {name: (mean, error)}. A state that
-    matters makes the second as bad as the floor; a state that is bypassed changes nothing."""
+    matters makes the second as bad as the floor; a state that is bypassed changes nothing. "own - another's" is what hangs on the state."""
     if w.cfg.formulation == "stateless":
         return {}
     pairs = partners(examples)
@@ -172,18 +171,20 @@ def swap(w, examples, floor):
     else:
         replies = mediation.write(w, [mediation.leaky_prompt(w, e.past, e.future[0].action) for e in examples], 1, w.max_state,
                                    names(examples, "swap"), 0.0)
-        states = [worldmodel.leaky_sections(w, r.body)[0] for r in replies]
+        states = [worldmodel.leaky_sections(w, r.body)[0] or [] for r in replies]
     score = {"own state": [], "another's state": []}
     for name, which in (("own state", 0), ("another's state", 1)):
         given = [(examples[pair[0]], states[pair[which]]) for pair in pairs]
         for (e, _), text in zip(given, forced(w, given)):
             score[name].append(fact_f1(w.language.parse(text), e.future[0].stated))
     score["action alone"] = [fact_f1(floor.get(examples[i].future[0].action, ()), examples[i].future[0].stated) for i, _ in pairs]
-    return {name: mean_and_error(torch.tensor(x)) for name, x in score.items()} if pairs else {}
+    score = {name: torch.tensor(x) for name, x in score.items()}
+    score["own - another's"] = score["own state"] - score["another's state"]
+    return {name: mean_and_error(x) for name, x in score.items()} if pairs else {}
 
 
 def forced(w, given):
-    """Observations that follow from a given state: [(example, ids of s)] -> texts."""
+    """Observations that follow from a given state: [(example, s: a Reply, or ids for leaky)] -> texts."""
     if w.cfg.formulation == "strict":
         return [f.text for f in imagine(w, [s for _, s in given], [e.future[0].action for e, _ in given])]
     prompts = [state_prompt(w, e.past, s, e.future[0].action) for e, s in given]
@@ -200,8 +201,8 @@ def state_prompt(w, past, state, action):
 
 @torch.no_grad()
 def leak(w, example, other):
-    """The largest change of a logit of the next state when the history is another example's, and state and action are held. Strict: 0,
-    to the bit."""
+    """The largest change of a logit of the next state when the history is another example's, and state and action are held. Strict: 0
+    to the bit, for the history is no part of the prompt (a test holds the states of whole trees to it); leaky: more."""
     state = w.tok.encode(worldmodel.state_text(sorted(example.past[-1].needed), w.language))
     logits = [w.model(torch.tensor([state_prompt(w, e.past, state, example.future[0].action)], device=w.model.embed.weight.device))[0, -1]
               for e in (example, other)]
@@ -212,8 +213,9 @@ def leak(w, example, other):
 
 def plan(player, env, tasks, split, seed, w=None, sequences=64, horizon=5):
     """Play games. player: "random", "expert", "simulator" or "model" (w). The last two shoot at random: imagine `sequences` series of
-    `horizon` plausible commands, take the first command of the one that reaches the most goal facts, soonest, and imagine again. -> success rate,
-    its standard error, mean turns"""
+    `horizon` plausible commands, take the first command of the one that reaches the most goal facts, soonest, and imagine again. Every turn
+    begins anew from the last observations, in all formulations: what is put to use are some steps of imagination, not a long memory.
+    -> success rate, its standard error, mean turns"""
     games = [copy.copy(env) for _ in tasks]
     for game, task in zip(games, tasks):
         game.reset(task, split)
@@ -258,7 +260,7 @@ def known_to(w, game, past, mind):
     if w is None:
         return game.facts()
     if w.cfg.formulation == "strict":
-        return frozenset(facts_of(w, mind) or ())
+        return frozenset(worldmodel.read_state(w, mind) or ())
     belief = frozenset()
     for m in past[-w.cfg.window:]:
         belief = w.language.remember(belief, m.stated)
@@ -272,10 +274,13 @@ def follow(w, minds, beliefs, actions, h):
         for m, action in zip(minds, actions):
             m.step(action)
         return minds, [m.facts() for m in minds]
-    keys = [(tuple(mind) if w.cfg.formulation == "strict" else tuple((m.action, m.text) for m in mind), action)
+    keys = [(tuple(mind.ids) if w.cfg.formulation == "strict" else tuple((m.action, m.text) for m in mind), action)
             for mind, action in zip(minds, actions)]
     distinct = {key: (mind, action) for key, mind, action in zip(keys, minds, actions)}
     found = dict(zip(distinct, imagine(w, *zip(*distinct.values()), h)))
     out = [found[key] for key in keys]
-    return [f.mind for f in out], [w.language.remember(b, w.language.parse(f.text)) if w.cfg.formulation != "strict" else
-                                   frozenset(f.next_state or ()) | w.language.parse(f.text) for b, f in zip(beliefs, out)]
+    if w.cfg.formulation == "strict":  # the model remembers
+        beliefs = [frozenset(f.next_state or ()) | w.language.parse(f.text) for f in out]
+    else:  # a rule does, over what was seen and what is imagined
+        beliefs = [w.language.remember(b, w.language.parse(f.text)) for b, f in zip(beliefs, out)]
+    return [f.mind for f in out], beliefs

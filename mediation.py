@@ -1,7 +1,7 @@
 """Who sees what: the prompts of a world model's three formulations, and how it is asked, many prompts at once.
 
 Strict mediation (arXiv 2606.27681) is a property of prompts, so here they all stand together: encode sees the history and nothing else,
-transition a state and an action, decode a state. A child's prompt is made anew from the ids of its parent's state and prefilled from position 0,
+transition a state and an action, decode a next state and the action. A child's prompt is made anew from the ids of its parent's state and prefilled from position 0,
 once for all siblings; the cache that read the history is never continued.
 """
 from dataclasses import dataclass, field
@@ -57,8 +57,8 @@ def transition_prompt(w, state, action):
     return state + [w.tok.turn_id] + w.tok.encode_turn("assistant", action) + w.role(TRANSITION)
 
 
-def decode_prompt(w, state):
-    return state + w.role(DECODE)
+def decode_prompt(w, state, action):
+    return state + [w.tok.turn_id] + w.tok.encode_turn("assistant", action) + w.role(DECODE)
 
 
 # ---- sampling ----
@@ -82,7 +82,7 @@ def write(w, prompts, k, max_new, names, temperature=1.0, rows=512):
     replies, per = [], max(1, rows // k)
     for first in range(0, len(prompts), per):
         some, n = prompts[first:first + per], min(per, len(prompts) - first) * k
-        size = 1 << (n - 1).bit_length()
+        size = max(rows, n) if w.sampling.get("compile") else 1 << (n - 1).bit_length()  # every size would be a graph of its own
         if size not in w.samplers:
             w.samplers[size] = Sampler(w.model, size, **w.sampling)
         sampler = w.samplers[size]

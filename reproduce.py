@@ -215,13 +215,13 @@ def reproduce_tandem(folder, seeds, jobs):
 
 WORLDS = {  # arm -> options of train.py
     "stateless": "--formulation stateless",
-    "stateless, equal compute": "--formulation stateless --steps 1200",
+    "stateless, equal compute": "--formulation stateless --steps 1200",  # about as many seconds of updates as strict takes
     "leaky": "--formulation leaky --terms format,dedup",
     "leaky + R_sup": "--formulation leaky",
     "strict": "--terms format,dedup",
     "strict + R_sup": "",
+    "strict + R_sup, chain of 2": "--chain 2 --A 3 --B 3 --C 2",
     "strict + R_sup, plain GRPO": "--flat",
-    "strict + R_sup, chain of 3": "--chain 3 --A 3 --B 3 --C 2",
 }
 UNBOUNDED = ("stateless", "leaky + R_sup", "strict + R_sup")  # arms that are run with the whole history in view too
 WORLD_TABLES = {  # title -> {metric of result.json: its column}
@@ -233,13 +233,17 @@ WORLD_TABLES = {  # title -> {metric of result.json: its column}
     "rollouts, s'": {"state s' H=1": "state.F1, H = 1", "state s' H=5": "5", "state s' H=9": "9", "state s' 10-25": "10 to 25",
                      "needed facts in s' H=1": "recall, H = 1", "needed facts in s' H=5": "5", "needed facts in s' H=9": "9",
                      "needed facts in s' 10-25": "10 to 25"},
-    "mediation, planning": {"own state": "own state", "another's state": "another's state", "action alone": "action alone (floor)",
-                            "history leak": "history leak", "plan": "plays: success", "seconds": "training, s"}}
+    "mediation, planning": {"own state": "own state", "another's state": "another's state", "own - another's": "own - another's",
+                            "action alone": "action alone (floor)", "history leak": "history leak", "plan": "plays: success", "seconds": "updates, s"}}
 CLAIMS = (  # arm, against, metric, kind, what the paper says
     ("strict + R_sup", "leaky + R_sup", "obs H=1", "as good", "obs.F1 .774 / .793 / .728 against .722 / .730 / .356 (ScienceWorld)"),
     ("strict + R_sup", "stateless", "obs H=1", "as good", ".774 / .793 / .728 against .789 / .765 / .562 (ScienceWorld)"),
     ("strict + R_sup", "leaky + R_sup", "state s' H=1", "better", "state.F1 .573 / .620 / .574 against .533 / .560 / .365 (ScienceWorld)"),
-    ("strict + R_sup", "leaky", "state s' H=1", "better", ""),
+    ("strict", "leaky", "state s' H=1", "better", "both without R_sup"),
+    ("strict", "leaky", "obs 5-9", "better", "both without R_sup"),
+    ("strict + R_sup", "leaky + R_sup", "own - another's", "better", "strict depends on its state, leaky may bypass it"),
+    ("strict", "leaky", "own - another's", "better", "both without R_sup"),
+    ("leaky + R_sup", "leaky", "state s' H=1", "better", ""),
     ("strict + R_sup", "leaky + R_sup", "obs H=5", "better", ".608 against .549 (TextWorld)"),
     ("strict + R_sup", "leaky + R_sup", "obs H=9", "better", ".570 against .433 (TextWorld)"),
     ("strict + R_sup", "leaky + R_sup", "obs 10-25", "better", ""),
@@ -251,7 +255,7 @@ CLAIMS = (  # arm, against, metric, kind, what the paper says
     ("strict + R_sup", "leaky + R_sup", "state s' H=9", "better", ".210 against .106 (TextWorld)"),
     ("strict + R_sup", "strict", "obs H=9", "better", "R_sup: .541 against .345"),
     ("strict + R_sup", "strict + R_sup, plain GRPO", "obs H=1", "better", ""),
-    ("strict + R_sup, chain of 3", "strict + R_sup", "obs 10-25", "better", ""),
+    ("strict + R_sup, chain of 2", "strict + R_sup", "obs 10-25", "better", ""),
     ("strict + R_sup", "strict, warm start", "T=1", "better", "what the training adds, sampled"),
     ("strict + R_sup", "strict, warm start", "obs 10-25", "better", "and greedy"))
 
@@ -265,7 +269,7 @@ def world_columns(result):
             out.setdefault(when, {})["T=1"] = column["obs H=1"][0]
         elif "obs 10-25" in column:  # the run's own formulation
             out.setdefault(when, {}).update({k: x[0] for k, x in column.items()})
-    out["trained"]["seconds"] = result["seconds"]
+    out["trained"]["seconds"] = result["update_seconds"]
     out["trained"].update({"plan": x["success"] for player, x in result["plan"].items() if player in ("stateless", "leaky", "strict")})
     return out
 
@@ -326,7 +330,7 @@ def reproduce_worldmodel(folder, seeds, jobs):
     def run_cell(cell):
         arm, seed, more = cell
         options = ["--method=worldmodel", *WORLDS[arm].split(), f"--seed={seed}", *more.split()]
-        return train(options + (["--plan=24"] if arm in games and not more else []), f"{folder}/{slug(*cell)}")
+        return train(options + (["--plan=16"] if arm in games and not more else []), f"{folder}/{slug(*cell)}")
     with ThreadPoolExecutor(jobs) as pool:
         done = dict(zip(cells, pool.map(run_cell, cells)))
     results = {}
@@ -338,7 +342,9 @@ def reproduce_worldmodel(folder, seeds, jobs):
         results[title] = {**warm, **arms}
     with open(f"{folder}/results.json", "w", encoding="utf-8") as file:
         json.dump({"seeds": seeds, "results": results, "players": {f"{s}": done["strict + R_sup", s, ""]["plan"] for s in seeds}}, file, indent=1)
-    text = "\n".join(f"### {title}, {len(seeds)} seeds, mean +- 95% t-interval over seeds\n{world_tables(arms)}" for title, arms in results.items())
+    players = {p: interval([done["strict + R_sup", s, ""]["plan"][p]["success"] for s in seeds]) for p in ("random", "expert", "simulator")}
+    text = "\n".join(f"### {title}, mean +- 95% t-interval over {len(next(iter(arms.values())))} seeds\n{world_tables(arms)}"
+                     for title, arms in results.items()) + "\n\nOther players: " + ", ".join("%s %.3f +- %.3f" % (p, *x) for p, x in players.items())
     with open(f"{folder}/table.md", "w", encoding="utf-8") as file:
         file.write(text + "\n")
     curves = {arm: [curve(f"{folder}/{slug(arm, seed, '')}") for seed in seeds] for arm in WORLDS}
@@ -359,6 +365,8 @@ def main():
     folder = f"out/reproduce/{args.paper}"
     os.makedirs(folder, exist_ok=True)
     seeds = list(range(args.first_seed, args.first_seed + args.seeds))
+    if args.paper == "worldmodel" and args.tune:
+        parser.error("--tune is for tandem")
     if args.paper == "worldmodel":
         reproduce_worldmodel(folder, seeds, args.jobs)
     elif args.tune:

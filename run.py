@@ -28,8 +28,8 @@ class Stop(Exception):
 
 @dataclass
 class Config:
-    method: str = "tandem"  # sft, grpo or tandem
-    env: str = "arithmetic"  # a file in envs/
+    method: str = "tandem"  # sft, grpo, tandem or worldmodel
+    env: str = "arithmetic"  # a file in envs/; worldmodel takes house
     data: str = ""  # path of the environment's data, where it needs some
     seed: int = 0  # of the warm start, the tasks and every random draw
     out: str = ""  # output folder; empty: out/<method>-<env>-<seed>
@@ -55,7 +55,7 @@ def described(cls):
 
 def parse(argv, groups):
     """groups: {title: dataclass} -> (given, values), dicts of what the user typed, and of everything."""
-    parser = argparse.ArgumentParser(prog="train.py", allow_abbrev=False, description="See README.md. Defaults in brackets.")
+    parser = argparse.ArgumentParser(prog="train.py", allow_abbrev=False, description="See README.md. Defaults in brackets; worldmodel has some of its own, PRESETS in train.py.")
     parser.error = lambda message: (_ for _ in ()).throw(Stop(f"{message}; see python train.py --help"))
     values = {}
     for title, cls in groups.items():
@@ -203,6 +203,12 @@ def catch_signals():
     return came
 
 
+def release_signals():
+    """From here on a signal ends the program at once."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def choose_device(name):
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -248,7 +254,7 @@ def print_table(columns, n):
     """columns: {title: {metric: (mean, standard error or None)}} over n problems, half of them where the metric is a handoff."""
     width = {title: max(18, len(title) + 2) for title in columns}
     print(f"{'':24}" + "".join(f"{title:>{width[title]}}" for title in columns))
-    for name in list(columns.values())[-1]:
+    for name in dict.fromkeys(name for column in reversed(columns.values()) for name in column):  # the last column's first
         cells = {title: cell(column.get(name), n if "hand" not in name else max(1, n // 2)) for title, column in columns.items()}
         print(f"{name:24}" + "".join(f"{text:>{width[title]}}" for title, text in cells.items()))
 

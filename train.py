@@ -31,7 +31,7 @@ import world
 import worldmodel
 
 METHODS = {"sft": policy, "grpo": policy, "tandem": policy, "worldmodel": world}  # the module that prepares, updates and shows it; policy.py says how
-PRESETS = {"worldmodel": {"env": "house", "steps": 100, "prompts": 8, "group": 16, "lr": 1e-4, "layers": 3, "warm_steps": 2000, "eval_problems": 100,
+PRESETS = {"worldmodel": {"env": "house", "steps": 100, "prompts": 8, "group": 20, "lr": 1e-4, "layers": 3, "warm_steps": 2000, "eval_problems": 100,
                           "test_problems": 256}}  # {method: {option: value}}: what a method proposes instead of an option's default
 GROUPS = {"every run (run.py)": run.Config, "models (policy.py)": policy.Config, "sft and warm start (sft.py)": sft.Config,
           "grpo and tandem (grpo.py)": grpo.Config, "tandem (tandem.py)": tandem.Config,
@@ -146,6 +146,7 @@ def train(argv):
                     print(f"stopped at step {r.step} of {v['steps']}, saved. Go on with:\n"
                           f"  python train.py --resume --out {shlex.quote(v['out'])}")
                 return 128 + (came or [signal.SIGINT])[0]
+    run.release_signals()  # everything is saved: --resume makes the table again
     if r.rank == 0:
         method.final_table(r)
     return 0

@@ -2,8 +2,8 @@
 
 Four behaviours play, as in the paper (arXiv 2606.27681): an expert, the expert with random moves mixed in, a random walk that
 an oracle ends, and a random walk. An example is (history, action, next observation), with what the simulator knows beside it:
-the facts that the observation states, and those one needs to say it. Any environment with facts(), visible(), needed(), actions() and
-observation() will do; `envs/house.py` is one.
+the facts that the observation states, and those one needs to say it. The environment is a game with facts(), visible(), needed(),
+actions(), commands(), observation() and demonstrations of skill "expert" and "oracle": `envs/house.py`.
 """
 import copy
 import math
@@ -64,8 +64,8 @@ def trajectory(env, task, split, behaviour, rng, turns):
     return moments
 
 
-def examples(envs, tasks, split, name, future=1, past=(4, 12)):
-    """One example a task; level, behaviour and place in the game are drawn from (name, task). envs: {level: env}."""
+def examples(envs, tasks, split, name, future=1, past=(0, 12)):
+    """One example a task; level, behaviour and place in the game (so many turns are over) are drawn from (name, task). envs: {level: env}."""
     found = []
     for task in tasks:
         rng = random.Random(f"example {name} {task}")

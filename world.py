@@ -49,6 +49,12 @@ def check(v):
         raise run.Stop("worldmodel takes one update a batch, no KL term and temperature 1; leave out --minibatches, --kl, --temperature")
     if not v["grad_clip"] > 0:
         raise run.Stop("--grad-clip is above 0")
+    if v["group"] < 2 and v["formulation"] == "leaky":
+        raise run.Stop("--group is at least 2: a response is judged against its siblings")
+    if "abl" in v["terms"].split(",") and v["formulation"] != "strict":
+        raise run.Stop("--terms abl is for --formulation strict: it decodes from states without a history")
+    if v["window"] > 40:
+        raise run.Stop("--window is at most 40: no trajectory here is longer; 0 shows all that fits")
     if v["width"] % 32 or v["width"] < 32:
         raise run.Stop("--width is a multiple of 32")
 
@@ -83,8 +89,9 @@ def open_tokenizer(v, found, language):
 def lesson(w, example, others, rng):
     """One demonstration -> (prompt ids, answer ids). What it asks for is drawn from the five roles."""
     role, after = rng.choice(mediation.ROLES), example.future[0]
-    memory = rng.randint(w.cfg.window or 4, len(example.past)) if role in (mediation.TRANSITION, mediation.DECODE) and \
-        len(example.past) > (w.cfg.window or 4) else (w.cfg.window or len(example.past))
+    memory = w.cfg.window or len(example.past)
+    if role in (mediation.TRANSITION, mediation.DECODE):  # a state may know more than the window shows
+        memory = rng.randint(min(memory, len(example.past)), len(example.past))
     state, next_state = (w.tok.encode(worldmodel.state_text(trajectories.ordered(s, w.language.PREDICATES), w.language))
                          for s in trajectories.demonstrated_states(example, others, rng, memory))
     observation, end = w.tok.encode(after.text), [w.tok.end_id]
@@ -93,7 +100,7 @@ def lesson(w, example, others, rng):
                                        + next_state + w.role(mediation.DECODE) + observation + end),
             mediation.ENCODE: lambda: (mediation.encode_prompt(w, example.past), state + end),
             mediation.TRANSITION: lambda: (mediation.transition_prompt(w, state, after.action), next_state + end),
-            mediation.DECODE: lambda: (mediation.decode_prompt(w, next_state), observation + end)}[role]()
+            mediation.DECODE: lambda: (mediation.decode_prompt(w, next_state, after.action), observation + end)}[role]()
 
 
 def lessons(w, found, step, rows, seed):
@@ -116,6 +123,8 @@ def train_warm(w, found, cfg, seed, base):
             for group in optimizer.param_groups:  # up, then down to a tenth
                 group["lr"] = cfg.sft_lr * min(1, (step + 1) / 50) * (0.55 + 0.45 * math.cos(math.pi * step / cfg.warm_steps))
             stats = sft.update(w.model, optimizer, *worldmodel.padded(lessons(w, found, step, cfg.sft_rows, seed), device), base)
+            if stats["skipped"]:
+                raise run.Stop(f"the warm start's loss is not finite at step {step + 1}; lower --sft-lr")
             bar.update()
             bar.set_postfix(loss=f"{stats['loss']:.3f}")
     return stats["loss"]
@@ -123,7 +132,7 @@ def train_warm(w, found, cfg, seed, base):
 
 def open_world(v, found, language, device):
     """-> World, its warm start made or loaded, and the file it came from."""
-    first, cfg, warm_cfg, base = next(iter(found.values())), run.build(worldmodel.Config, v), run.build(sft.Config, v), grpo.Config()
+    first, cfg, warm_cfg = next(iter(found.values())), run.build(worldmodel.Config, v), run.build(sft.Config, v)
     warm_cfg.warm_steps = warm_cfg.warm_steps or first.warm_steps
     if v["senior"]:
         model, tok, _ = sft.load_model(v["senior"], device)
@@ -138,7 +147,7 @@ def open_world(v, found, language, device):
         model = GPT(small_config(tok.n_vocab, v["context"] or -(-needed // 64) * 64, v["layers"], v["width"])).to(device)
     if model.cfg.context < needed - (cfg.window or 16) * first.max_observation:
         raise run.Stop(f"a context of {model.cfg.context} tokens does not hold two states and an observation; raise --context to {needed}")
-    sampling = {"compile": run.choose_compile(v["compile"], device, v["steps"] * (2 * size["max_state"] + size["max_observation"])),
+    sampling = {"compile": run.choose_compile(v["compile"], device, 0 if cfg.formulation == "stateless" else v["steps"] * (2 * size["max_state"] + size["max_observation"])),
                 "dtype": torch.bfloat16 if device.startswith("cuda") else torch.float32}
     w = mediation.World(model, tok, cfg, language, **size, sampling=sampling)
     if v["senior"]:
@@ -149,9 +158,12 @@ def open_world(v, found, language, device):
     os.makedirs(v["cache"], exist_ok=True)
     with sft.locked(path + ".lock"):
         if not os.path.exists(path):
-            loss = train_warm(w, found, warm_cfg, v["seed"], base)
+            loss = train_warm(w, found, warm_cfg, v["seed"], grpo.Config())
             run.save(path, {"model": model.state_dict(), "model_config": dataclasses.asdict(model.cfg), "tokenizer": tok.state(), "loss": loss})
-    model.load_state_dict(run.load(path)["model"])
+    try:
+        w.model.load_state_dict(sft.load_model(path)[0].state_dict())
+    except run.Stop as stop:
+        raise run.Stop(f"{stop}; delete it, and the same command makes it again") from None
     return w, path
 
 
@@ -232,7 +244,7 @@ def bar(r, stats):
 
 def held_out(r, split, n, future):
     """Every seed has its own."""
-    return trajectories.examples(r.found, own_tasks(r, n), split, f"{split} examples", future=future)
+    return trajectories.examples(r.found, own_tasks(r, n), split, f"{split} examples", future=future, past=(4, 12))
 
 
 def own_tasks(r, n):
@@ -272,22 +284,29 @@ def final_table(r):
     for when, weights in (("warm", r.warm), ("trained", trained)):
         r.model.load_state_dict(weights)
         for other in [f for f in worldmodel.FORMULATIONS if f != own and when == "warm"]:
-            columns[f"{other}, warm"] = imagine.measure(at(r.w, other), examples, 9)
+            columns[f"{other}, warm"] = imagine.measure(at(r.w, other), examples, 5)
         for name, temperature in ((f"{own}, {when}", 0.0), (f"{own}, {when}, T=1", 1.0)):
             w = at(r.w, own, temperature)
-            columns[name] = imagine.measure(w, examples, 9 if temperature else 25)
+            columns[name] = imagine.measure(w, examples, 1 if temperature else 25)
             if temperature == 0:
                 columns[name].update(imagine.swap(w, examples, floor))
                 if own != "stateless":
                     columns[name]["history leak"] = (max((imagine.leak(w, a, b) for a, b in zip(examples[:8], examples[1:9])), default=math.nan), None)
     planned = plan_table(r, v["plan"]) if v["plan"] else {}
-    run.write(os.path.join(v["out"], "result.json"), json.dumps({"n": len(examples), "seconds": seconds, "columns": columns, "plan": planned}, indent=1))
+    run.write(os.path.join(v["out"], "result.json"), json.dumps({"n": len(examples), "seconds": seconds, "update_seconds": update_seconds(v["out"]), "columns": columns, "plan": planned}, indent=1))
     print(f"\n{len(examples)} {v['final_split']} trajectories, window {r.w.cfg.window or 'unbounded'}, 95% intervals; greedy, or T=1 where it says so")
     run.print_table(dict(sorted(columns.items(), key=lambda c: len(c[1]))), len(examples))
     for player, result in planned.items():
-        print(f"plays as {player:10} success {result['success']:.3f} +- {1.96 * result['error']:.3f}, {result['turns']:.1f} turns")
+        print(f"plays as {player:10} success {run.cell((result['success'], result['error']), v['plan'])}, {result['turns']:.1f} turns")
+    other = "leaky" if own == "strict" else "strict"
     print(f"\n{shown(r.w, examples[0])}\n\n{seconds:.0f} s to the end of training, {time.time() - r.began:.0f} s with this table\n\nnext:\n"
-          f"  python sample.py {shlex.quote(v['out'])}\n  python train.py --method worldmodel --formulation {'leaky' if own == 'strict' else 'strict'} --seed {v['seed']}")
+          f"  python sample.py {shlex.quote(v['out'])}\n  python train.py --method worldmodel --formulation {other} --seed {v['seed']} --out out/{other}-{v['env']}-{v['seed']}")
+
+
+def update_seconds(out):
+    """What the updates took, without warm start and looks."""
+    with open(os.path.join(out, "metrics.jsonl"), encoding="utf-8") as file:
+        return sum(json.loads(line)["time_update"] for line in file)
 
 
 def plan_table(r, n):

@@ -6,7 +6,7 @@ It predicts the next observation o' of a text world after an action a. Three for
 
     stateless   o' ~ p(. | h, a)                                    the whole window, no state
     leaky       s, s', o' ~ p(. | h, a)                             writes states, but sees the history all the while
-    strict      s ~ p(. | h);  s' ~ p(. | s, a);  o' ~ p(. | s')    one model, three prompts: after the encoder no history
+    strict      s ~ p(. | h);  s' ~ p(. | s, a);  o' ~ p(. | s', a) one model, three prompts: after the encoder no history
 
 The paper's claim: strict predicts one step as well as the others and its states are far better (state.F1 .57 against .37 of leaky in ScienceWorld,
 30 facts), as are rollouts of many steps, for which it needs nothing but its state. It is trained by *factorized GRPO*: a tree of A
@@ -38,7 +38,7 @@ SCALES = ("group", "batch", "none")
 class Config:
     formulation: str = "strict"  # stateless, leaky or strict
     A: int = 4  # states a history (paper: 4)
-    B: int = 4  # next states of each state (paper: 4); of a chain's later links half as many each time
+    B: int = 4  # next states of each state (paper: 4); of a chain's later links half as many each time, at least 2
     C: int = 4  # observations of each next state (paper: 4)
     chain: int = 1  # transitions a tree goes through, one action each (paper: 1)
     flat: bool = False  # plain GRPO on the strict pipeline: as many samples as the tree, in chains of three that share one advantage
@@ -162,14 +162,19 @@ def read_state(w, reply):
 
 
 def leaky_sections(w, ids):
-    """"s <|transition|> s' <|decode|> o'" -> ids of s, s', o'; None where the answer does not come to it."""
+    """"s <|transition|> s' <|decode|> o'" -> ids of s, s', o'; None where the answer does not come to the mark behind it."""
     sections = []
     for mark in (*w.role(TRANSITION), *w.role(DECODE)):
         if mark not in ids:
-            return (sections + [ids, None, None])[:3]
+            return (sections + [None] * 3)[:3]
         sections.append(ids[:ids.index(mark)])
         ids = ids[ids.index(mark) + 1:]
     return [*sections, ids]
+
+
+def section_facts(w, ids):
+    """The facts of a state in a leaky answer; None when malformed, which includes longer than a strict one may be."""
+    return None if ids is None or len(ids) > w.max_state else parse_state(w.tok.decode(ids), w.language)
 
 
 def grow(w, examples, names, widths, temperature=1.0):
@@ -184,7 +189,7 @@ def grow(w, examples, names, widths, temperature=1.0):
         parents = mediation.write(w, prompts, B, w.max_state, [(*n, "transition") for n in names], temperature)
         of, names = ([x for x in xs for _ in range(B)] for xs in (of, names))
         names = [(*n, i % B) for i, n in enumerate(names)]
-        seen = mediation.write(w, [decode_prompt(w, s.body) for s in parents], C, w.max_observation, [(*n, "decode") for n in names], temperature)
+        seen = mediation.write(w, [decode_prompt(w, s.body, e.future[k].action) for s, e in zip(parents, of)], C, w.max_observation, [(*n, "decode") for n in names], temperature)
         links.append((parents, seen))
     return states, links
 
@@ -197,25 +202,27 @@ def tree_rewards(w, examples, states, links, widths, ablate=0):
         branches = [[*branches[i // Bs[k]], read_state(w, m)] for i, m in enumerate(moved)]
         per = len(moved) // len(examples)
         stated = [e.future[k].stated for e in examples for _ in range(per)]
-        extra = ablations(w, [b[-1] for b in branches[:ablate * per]], stated) + [0.0] * (len(moved) - ablate * per)
+        actions = [e.future[k].action for e in examples for _ in range(per)]
+        extra = ablations(w, [b[-1] for b in branches[:ablate * per]], actions, stated) + [0.0] * (len(moved) - ablate * per)
         shape.append(Bs[k])
         leaves.append(torch.tensor([judge(w.cfg, w.tok.decode(o.body), stated[i // C], branches[i // C], w.language, extra[i // C])
                                     for i, o in enumerate(seen)]).view(*shape, C))
     return leaves
 
 
-def ablations(w, states, stated, drop=0.05):
+def ablations(w, states, actions, stated, drop=0.05):
     """R_abl of next states: the share of their facts whose removal lowers obs.F1 by more than `drop`, all decoded greedily."""
-    def decoded(texts, truths):
-        replies = mediation.write(w, [decode_prompt(w, w.tok.encode(t)) for t in texts], 1, w.max_observation, [("ablation",)] * len(texts), 0.0)
-        return [fact_f1(w.language.parse(w.tok.decode(r.body)), truth) for r, truth in zip(replies, truths)]
+    def decoded(states, of):  # of: whose action and true observation
+        prompts = [decode_prompt(w, w.tok.encode(state_text(state, w.language)), actions[i]) for state, i in zip(states, of)]
+        replies = mediation.write(w, prompts, 1, w.max_observation, [("ablation",)] * len(prompts), 0.0)
+        return [fact_f1(w.language.parse(w.tok.decode(r.body)), stated[i]) for r, i in zip(replies, of)]
     facts = [state or [] for state in states]  # a malformed one has no bonus to earn
     if not any(facts):
         return [0.0] * len(facts)
-    whole = decoded([state_text(state, w.language) for state in facts], stated)
-    without = [(i, [*state[:j], *state[j + 1:]]) for i, state in enumerate(facts) for j in range(len(state))]
-    f1 = decoded([state_text(state, w.language) for _, state in without], [stated[i] for i, _ in without])
-    return [sum(whole[i] - x > drop for (j, _), x in zip(without, f1) if j == i) / max(1, len(state)) for i, state in enumerate(facts)]
+    whole = decoded(facts, range(len(facts)))
+    of = [i for i, state in enumerate(facts) for _ in state]
+    without = decoded([[*state[:j], *state[j + 1:]] for state in facts for j in range(len(state))], of)
+    return [sum(whole[i] - x > drop for j, x in zip(of, without) if j == i) / max(1, len(state)) for i, state in enumerate(facts)]
 
 
 # ---- one update ----
@@ -224,7 +231,7 @@ def widths(cfg):
     """A, the Bs of a chain's links, C; flat: chains of one state, one next state and one observation, as many samples as the tree."""
     if cfg.flat:
         return chains(cfg), [1], 1
-    return cfg.A, [max(1, cfg.B >> k) for k in range(cfg.chain)], cfg.C
+    return cfg.A, [max(2, cfg.B >> k) for k in range(cfg.chain)], cfg.C
 
 
 def chains(cfg):
@@ -259,10 +266,10 @@ def sample_leaky(w, examples, names, base):
     replies = mediation.write(w, prompts, G, 2 * w.max_state + w.max_observation, [(*n, "leaky") for n in names])
     rewards, formed = [], 0
     for i, reply in enumerate(replies):
-        *states, text = (None if ids is None else w.tok.decode(ids) for ids in leaky_sections(w, reply.body))
-        states = [None if s is None else parse_state(s, w.language) for s in states] if text is not None else [None, None]
+        *states, observation = leaky_sections(w, reply.body)
+        states = [section_facts(w, ids) for ids in states]
         formed += None not in states
-        rewards.append(judge(w.cfg, text or "", examples[i // G].future[0].stated, states, w.language))
+        rewards.append(judge(w.cfg, w.tok.decode(observation or []), examples[i // G].future[0].stated, states, w.language))
     rewards = torch.tensor(rewards).view(len(examples), G)
     advantage = relative(rewards, w.cfg.scale)
     return replies, advantage.flatten(), rewards, {"zero_variance": float((advantage == 0).all(-1).float().mean()),

@@ -213,7 +213,7 @@ class House:
         """Commands about the goal that these facts (a memory, or an imagined state) leave open: what a planner tries. A full place, or a
         device that does not suit the thing, is tried all the same."""
         here = next((f[1] for f in sorted(facts) if f[0] == "at"), None)
-        if here is None:
+        if here not in ROOMS:
             return [say(("look",), self.style)]
         surface, fitting = ROOMS[here]
         within = [p for p in (surface, fitting) if p in HOLDERS and ("shut", p) not in facts]

@@ -25,6 +25,7 @@ from envs.guess import Guess
 from envs.house import House
 from model import GPT, small_config
 
+LINE = "interrupted; whatever was saved is kept. The same command with --resume goes on"  # after Ctrl-C that ends at once
 TABLE = {"sft": ["solo pass@1"], "grpo": ["solo pass@1", "solo pass@2"], "tandem": ["solo pass@1", "step handoff pass@1", "training handoff pass@2", "kl"],
          "worldmodel": ["obs H=1", "obs H=9", "obs 10-25", "state s' H=5", "CR", "well-formed", "history leak"]}
 COLUMNS = {"worldmodel": ["strict, warm", "strict, trained"]}  # of the table; of the others: before and after
@@ -58,12 +59,20 @@ def test_a_world_model_of_every_kind_runs_from_nothing_to_the_table(command, arg
     own = next((f for f in worldmodel.FORMULATIONS if f in args), "strict")
     result, samples = json.loads(Path("o/result.json").read_text()), Path("o/samples.txt").read_text()
     columns, plan = result["columns"], result["plan"]
+    assert result["update_seconds"] == pytest.approx(sum(m["time_update"] for m in metrics(timing=True))) and 0 < result["update_seconds"] < result["seconds"]
     assert columns.keys() == {f"{f}, warm" for f in worldmodel.FORMULATIONS} | {f"{own}, warm, T=1", f"{own}, trained", f"{own}, trained, T=1"}
-    assert all("obs H=9" in c and ("state s' H=9" in c) == ("stateless" not in name) for name, c in columns.items())
+    for name, c in columns.items():  # one's own formulation imagines 25 steps, the others 5, and what is sampled is one step
+        far = {1} if "T=1" in name else {1, 5, 9} if own in name else {1, 5}
+        assert {h for h in range(1, 26) if f"obs H={h}" in c} == far and {h for h in range(1, 26) if f"state s' H={h}" in c} == (far if "stateless" not in name else set())
+        assert all((k in c) == (9 in far) for k in ("obs 5-9", "obs 10-25", "obs, known rooms")) and any("obs 5-9 level" in k for k in c) == (9 in far)
+    lines = [line[:24].strip() for line in out.splitlines()]
+    assert all(k in lines for c in columns.values() for k in c)  # every number of result.json is in the table
     leaks = {columns[f"{own}, {when}"]["history leak"][0] > 0 for when in ("warm", "trained")} if own != "stateless" else set()
     assert leaks == {"stateless": set(), "leaky": {True}, "strict": {False}}[own]
     assert set(plan) == ({"random", "expert", "simulator", own} if "plan" in args else set()) and (not plan or plan["expert"]["success"] == 1)
-    assert "true  " in samples and ("next state" in samples) == (own != "stateless") and "predicted " in out and ("plays as expert" in out) == bool(plan)
+    assert "true  " in samples and ("next state" in samples) == (own != "stateless") and "predicted " in out
+    assert [line for line in out.splitlines() if "plays as" in line] == [
+        f"plays as {player:10} success {run.cell((x['success'], x['error']), int(args.split()[args.split().index('--plan') + 1]))}, {x['turns']:.1f} turns" for player, x in plan.items()]
     assert [m["sampled_tokens"] > 0 for m in metrics()] == [own != "stateless"] * 2
 
 
@@ -73,7 +82,7 @@ def test_a_table_of_one_example_is_a_table(command):
 
 def test_the_end_of_a_training_prizes_facts_that_predictions_hang_on(command, monkeypatch):
     looked, ablations = [], worldmodel.ablations
-    monkeypatch.setattr(worldmodel, "ablations", lambda w, states, stated: looked.append(len(states)) or ablations(w, states, stated))
+    monkeypatch.setattr(worldmodel, "ablations", lambda w, states, *of: looked.append(len(states)) or ablations(w, states, *of))
     for args in (["--terms", "abl", "--abl-from", "0.5", "--abl-share", "0.5"], ["--out", "without", "--abl-from", "0"]):
         assert command("--method", "worldmodel", *args)[0] == 0
     assert looked == [0, 0, 4, 4, 0, 0, 0, 0]  # one example of two, its A x B next states
@@ -91,6 +100,35 @@ def test_a_world_models_warm_start_is_as_long_as_the_environment_proposes(comman
     assert command("--method", "worldmodel", "--steps", "1", "--warm-steps", "0", "--cache", "short")[0] == 0
     assert command("--method", "worldmodel", "--steps", "1", "--warm-steps", "1", "--cache", "short", "--out", "same")[0] == 0
     assert len(list(Path("short").glob("*.pt"))) == 1 and outcome() == outcome("same")
+
+
+def test_a_strict_world_model_asks_for_no_group_and_any_window_up_to_40(command):
+    assert command("--method", "worldmodel", "--steps", "1", "--group", "1", "--window", "40", "--terms", "abl", "--abl-from", "0")[0] == 0
+
+
+@pytest.mark.parametrize("damage", [lambda p: p.write_bytes(p.read_bytes()[:1000]), lambda p: p.write_bytes(b""), lambda p: torch.save({"model": {}}, p)],
+                         ids=["cut short", "empty", "of something else"])
+def test_a_damaged_warm_start_of_a_world_model_is_one_line_that_says_to_delete_it(command, damage):
+    args = ["--method", "worldmodel", "--steps", "1", "--cache", "warm"]
+    assert command(*args)[0] == 0
+    expected, (path,) = outcome(), Path("warm").glob("*.pt")
+    damage(path)
+    before = tree()
+    code, _, err = command(*args, "--out", "again")
+    assert code == 2 and len(err.splitlines()) == 1 and err.startswith("error: ") and str(path) in err and "delete it" in err
+    assert {p: x for p, x in tree().items() if p in before} == before
+    path.unlink()
+    assert command(*args, "--out", "again")[0] == 0 and outcome("again") == expected
+
+
+def test_a_warm_start_of_a_world_model_that_is_not_finite_stops_and_is_not_kept(command, monkeypatch):
+    args = ["--method", "worldmodel", "--steps", "1", "--cache", "warm"]
+    with monkeypatch.context() as patch:
+        poison(patch, 2)
+        code, _, err = command(*args)
+    assert code == 2 and len(errors(err)) == 1 and "step 2" in errors(err)[0] and "--sft-lr" in errors(err)[0] and "Traceback" not in err
+    assert not list(Path("warm").glob("*.pt*[!k]")) and not Path("o/config.json").exists()
+    assert command(*args)[0] == 0  # nothing is in the way of the next try
 
 
 def test_a_game_of_several_turns_runs_too(command):
@@ -167,6 +205,8 @@ REFUSED = {
         ("unknown level", "--levels 9", "1 to 4"), ("a level that is none", "--levels x", "--levels"), ("a chain with its history in sight", "--chain 2 --formulation leaky", "--chain"),
         ("flat chain", "--chain 2 --flat", "--chain"), ("flat leaky", "--flat --formulation leaky", "--flat"), ("two updates a batch", "--minibatches 2", "--minibatches"), ("KL", "--kl 0.1", "--kl"),
         ("temperature", "--temperature 0.6", "--temperature"), ("no gradient", "--grad-clip 0", "--grad-clip"), ("width", "--width 33", "--width"), ("context", "--context 40", "raise --context"),
+        ("leaky group of one", "--formulation leaky --group 1", "--group"), ("leaky ablation", "--formulation leaky --terms sup,abl", "--terms abl"),
+        ("stateless ablation", "--formulation stateless --terms abl", "--terms abl"), ("huge window", "--window 41", "--window"),
         ("negative window", "--window -1", "--window"), ("senior without the roles", "--senior sums.pt", "roles"), ("missing senior", "--senior no.pt", "no.pt"), ("corrupt senior", "--senior corrupt.pt", "corrupt.pt"),
         ("unknown tokenizer", "--tokenizer gpt5", "gpt2"), ("data", "--data bad.jsonl", "--data"), ("cache under a file", "--cache regular/c", "regular/c"), ("out of another run", "--out other", "--resume")]},
     "no junior to be close to": (["--method", "grpo", "--kl", "1", "--kl-to", "junior"], "--junior"),
@@ -227,6 +267,26 @@ def test_a_resumed_run_keeps_its_junior_and_its_reference(command, monkeypatch, 
         assert command(*args.split())[0] == 128 + signal.SIGINT
     assert command(*args.split(), "--resume")[0] == 0
     assert outcome() == outcome("straight")  # legibility and handoff among it: they are the junior's too
+
+
+@pytest.mark.parametrize("method", ["sft", "worldmodel"])
+def test_a_signal_during_the_table_ends_at_once_and_resume_prints_the_table(command, straight, monkeypatch, method):
+    expected = straight(method)
+    module, handlers = train.METHODS[method], []
+
+    def interrupted(r):
+        handlers.append(signal.getsignal(signal.SIGTERM))
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the signal was only noted")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "final_table", interrupted)
+        code, out, err = command(*MOVING[method])
+    assert code == 130 and [line for line in err.splitlines() if "interrupted" in line] == [LINE] and err.splitlines()[-1] == LINE
+    assert "Traceback" not in err and "stopping" not in err and not errors(err) and handlers == [signal.SIG_DFL]
+    assert run.load("o/ckpt.pt")["step"] == 4 and not Path("o/result.json").exists()
+    code, out, _ = command("--resume")
+    assert code == 0 and "resumed at step 4" in out and "next:\n  python sample.py o" in out
+    assert outcome() == expected
 
 
 def test_resume_of_a_finished_run_and_of_none_give_the_same_table(command, straight):

@@ -1,5 +1,6 @@
 """Textual belief states: the tree's gradient by enumeration, the reward by hand, who sees what, and what a model is good for."""
 import copy
+import dataclasses
 import itertools
 import math
 import random
@@ -17,9 +18,10 @@ import run
 import trajectories
 import world
 import worldmodel
-from conftest import tiny_world
+from conftest import house_tokenizer, tiny_world
 from env_contract import NASTY
 from envs import house
+from envs.house import House
 from envs.house_text import KIND_OF, NOTHING, SUITS, SURFACES, door, remember
 from sampler import Sampler
 from trajectories import Example, Moment
@@ -219,19 +221,23 @@ def scripted(w, answer):
 def test_ablation_is_the_share_of_facts_that_a_prediction_hangs_on(monkeypatch):
     w = tiny_world()
     w.language = SimpleNamespace(PREDICATES=house.PREDICATES, MAX_WORDS=1, parse=lambda text: frozenset(worldmodel.parse_state(text) or ()))
-    write, asked = scripted(w, lambda prompt, i: prompt.removesuffix(DECODE))  # says its state
+    write, asked = scripted(w, lambda prompt, i: prompt.split("<|turn|>")[0])  # says its state
     monkeypatch.setattr(mediation, "write", write)
     states = [None, [AT, PEN], [AT, AT, PEN], [AT, EGG], [EGG], [AT, PEN, HOLD, EGG]]
     stated = [{AT}, {AT, PEN}, {AT, PEN}, {AT}, {AT, PEN}, set([AT, PEN, HOLD, EGG])]
+    actions = [f"go {room}" for room in ("hall", "bath", "study", "cellar", "lounge", "pantry")]
     # a fact said twice is not missed when it goes once; a wrong one is not missed at all
-    assert worldmodel.ablations(w, states, stated) == pytest.approx([0, 1, 1 / 3, 1 / 2, 0, 1])
-    assert worldmodel.ablations(w, states, stated, drop=0.2)[5] == 0  # F1 falls from 1 to 6/7 only
-    assert worldmodel.ablations(w, [None, None], [{AT}, {PEN}]) == [0, 0] and worldmodel.ablations(w, [], []) == []
-    assert all(prompt.endswith(DECODE) for call in asked for prompt in call)
+    assert worldmodel.ablations(w, states, actions, stated) == pytest.approx([0, 1, 1 / 3, 1 / 2, 0, 1])
+    left = [[f[:j] + f[j + 1:] for j in range(len(f))] for f in ([] if s is None else s for s in states)]
+    expected = [[f or [] for f in states], [f for facts in left for f in facts]], [actions, [a for a, facts in zip(actions, left) for _ in facts]]
+    assert asked == [[f"{worldmodel.state_text(f)}<|turn|>{a}<|end|>{DECODE}" for f, a in zip(*call)] for call in zip(*expected)]
+    assert worldmodel.ablations(w, states, actions, stated, drop=0.2)[5] == 0  # F1 falls from 1 to 6/7 only
+    assert worldmodel.ablations(w, [None, None], actions[:2], [{AT}, {PEN}]) == [0, 0] and worldmodel.ablations(w, [], [], []) == []
+    assert len(asked) == 4  # where there is no fact, nothing is asked
 
 
 def test_ablation_of_an_untrained_model_is_a_share():
-    found = worldmodel.ablations(tiny_world(), [None, [AT, PEN], [EGG]], [{AT}, {AT, PEN}, NOTHING])
+    found = worldmodel.ablations(tiny_world(), [None, [AT, PEN], [EGG]], ["go hall", "look around", "go bath"], [{AT}, {AT, PEN}, NOTHING])
     assert found[0] == 0 and len(found) == 3 and all(0 <= x <= 1 for x in found)
 
 
@@ -257,7 +263,7 @@ def test_prompts_hold_exactly_what_a_formulation_may_see(window, seen):
     assert w.tok.decode(mediation.encode_prompt(w, PAST)) == f"{seen}{ENCODE}"
     state = w.tok.encode("at hall; in pen cabinet")
     assert w.tok.decode(mediation.transition_prompt(w, state, "go bath")) == f"at hall; in pen cabinet<|turn|>go bath<|end|>{TRANSITION}"
-    assert w.tok.decode(mediation.decode_prompt(w, state)) == f"at hall; in pen cabinet{DECODE}"
+    assert w.tok.decode(mediation.decode_prompt(w, state, "go bath")) == f"at hall; in pen cabinet<|turn|>go bath<|end|>{DECODE}"
     assert w.dropped == 0
 
 
@@ -334,11 +340,38 @@ def test_replies_do_not_depend_on_how_many_are_written_at_once(k):
     assert mediation.write(w, [], k, 10, []) == []
 
 
+def acted(w, m):
+    """An action as the prompts of transition and decoder hold it."""
+    return [w.tok.turn_id] + w.tok.encode(m.action) + [w.tok.end_id]
+
+
+@pytest.mark.parametrize("compiled, sizes", [(True, [16]), (False, [1, 2, 4, 8, 16])])
+def test_a_compiled_sampler_has_one_size(compiled, sizes, monkeypatch):
+    """Every number of rows is a graph of its own, which takes longer to compile than a whole training takes to sample."""
+    made = []
+
+    class Plain(Sampler):
+        def __init__(self, model, rows, *, compile=False):
+            made.append((rows, compile))
+            super().__init__(model, rows)
+    monkeypatch.setattr(mediation, "Sampler", Plain)
+    w, plain = tiny_world(seed=4, context=96), tiny_world(seed=4, context=96)
+    w.sampling = {"compile": compiled}
+    prompts = [mediation.encode_prompt(w, e.past) for e in some_examples(7)]
+    for n, k in ((1, 1), (2, 1), (1, 3), (3, 2), (5, 2), (7, 3), (1, 16), (7, 16)):  # the last two fill all rows, once and seven times
+        names = [("size", n, k, i) for i in range(n)]
+        found, expected = (mediation.write(v, prompts[:n], k, 6, names, 0.0, rows=16) for v in (w, plain))
+        assert [r.ids for r in found] == [r.ids for r in expected] and [r.prompt for r in found] == [p for p in prompts[:n] for _ in range(k)]
+    assert sorted(w.samplers) == sizes and sorted(rows for rows, compile in made if compile) == (sizes if compiled else [])
+    assert len(mediation.write(w, prompts[:2], 20, 6, [("many", 0), ("many", 1)], 0.0, rows=16)) == 40  # more siblings than rows: as many rows as they are
+
+
 @pytest.mark.parametrize("chain", [1, 3])
 def test_a_tree_in_order_every_child_begins_with_its_parents_ids(chain, monkeypatch):
     w, N, C = tiny_world(chain=chain, A=3, B=4, C=2, seed=5), 2, 2
     A, Bs, _ = worldmodel.widths(w.cfg)
-    assert Bs == [4, 2, 1][:chain]  # a chain's later links branch half as much
+    assert Bs == [4, 2, 2][:chain]  # a chain's later links branch half as much, but a group has two at least
+    assert worldmodel.widths(Config(A=2, B=9, C=5, chain=5)) == (2, [9, 4, 2, 2, 2], 5) and worldmodel.widths(Config(B=2, chain=3))[1] == [2, 2, 2]
     examples = some_examples(N, future=chain)
     dice, seed = [], Sampler.seed
     monkeypatch.setattr(Sampler, "seed", lambda sampler, names: dice.extend(names) or seed(sampler, names))
@@ -352,9 +385,9 @@ def test_a_tree_in_order_every_child_begins_with_its_parents_ids(chain, monkeypa
         per *= Bs[k]
         assert (len(moved), len(seen)) == (N * per, N * per * C)
         for i, m in enumerate(moved):
-            assert m.prompt == parents[i // Bs[k]].body + [w.tok.turn_id] + w.tok.encode(examples[i // per].future[k].action) + [w.tok.end_id] + w.role(TRANSITION)
+            assert m.prompt == parents[i // Bs[k]].body + acted(w, examples[i // per].future[k]) + w.role(TRANSITION)
         for i, o in enumerate(seen):
-            assert o.prompt == moved[i // C].body + w.role(DECODE)
+            assert o.prompt == moved[i // C].body + acted(w, examples[i // C // per].future[k]) + w.role(DECODE)
         parents = moved
     assert len({tuple(r.ids) for r in [*states, *moved, *seen]}) > N * per  # not one reply over and over
 
@@ -380,8 +413,17 @@ def test_rewards_of_a_tree_stand_at_their_leaves(chain, monkeypatch):
         per *= Bs[k]
         links.append(([state() for _ in range(N * per)], [reply(rng.choice([rng.choice(examples).future[k].text, rng.choice(NASTY[:40])[:50]]))
                                                          for _ in range(N * per * C)]))
-    monkeypatch.setattr(worldmodel, "ablations", lambda w, states, stated: [0.01 * i for i in range(len(states))])
+    asked = []  # what R_abl is asked for, link after link: a next state, its action and what is true after it
+
+    def ablations(w, *lists):
+        asked.append(list(zip(*lists))[:len(lists[0])])
+        return [0.01 * i for i in range(len(lists[0]))]
+    monkeypatch.setattr(worldmodel, "ablations", ablations)
     leaves = worldmodel.tree_rewards(w, examples, states, links, sizes, ablate=2)
+    for k, found in enumerate(asked):
+        per = A * math.prod(Bs[:k + 1])
+        assert found == [(worldmodel.read_state(w, links[k][0][i]), examples[i // per].future[k].action, examples[i // per].future[k].stated) for i in range(2 * per)]
+    assert len(asked) == chain
     assert [x.shape for x in leaves] == [(N, A, *Bs[:k + 1], C) for k in range(chain)]
     values = Counter()
     for k in range(chain):
@@ -405,30 +447,78 @@ def test_a_state_that_was_cut_off_is_malformed():
     assert worldmodel.read_state(w, Reply([], ids, [], False)) is None
 
 
+@pytest.mark.parametrize("cut, state, formed", [(None, (1, 1), 1), (ENCODE, (0, 1), 0), (TRANSITION, (1, 0), 0)])
+def test_a_state_that_was_cut_off_is_malformed_in_imagination_too(cut, state, formed, monkeypatch):
+    """As in training: its tokens are the next prompt all the same, but it states no fact, to no metric and to no planner."""
+    w, examples, asked = tiny_world(), [dataclasses.replace(e, level=2) for e in some_examples(3, future=2)], []
+    said = sorted(examples[0].future[0].needed)[:2]
+    text = worldmodel.state_text(said)
+
+    def write(w, prompts, k, max_new, names, temperature=1.0, rows=512):
+        asked.append([w.tok.decode(p) for p in prompts])
+        ended = cut != w.tok.decode(prompts[0][-1:])
+        ids = w.tok.encode(text) + [w.tok.end_id] * ended
+        return [Reply(p, ids, [0.0] * len(ids), ended) for p in prompts]
+    monkeypatch.setattr(mediation, "write", write)
+    of_encoder, of_transition = (said if x else None for x in state)
+    minds = imagine.begin(w, [e.past for e in examples])
+    assert imagine.known_to(w, None, examples[0].past, minds[0]) == frozenset(of_encoder or ())
+    for h, before in enumerate((of_encoder, of_transition)):
+        found = imagine.imagine(w, minds, [e.future[h].action for e in examples], h)
+        assert [(f.state, f.next_state) for f in found] == [(before, of_transition)] * 3
+        minds = [f.mind for f in found]
+        for call, role in zip(asked[-2:], (TRANSITION, DECODE)):
+            assert call == [f"{text}<|turn|>{e.future[h].action}<|end|>{role}" for e in examples]
+    _, beliefs = imagine.follow(w, minds, [frozenset()] * 3, ["go bath"] * 3, 2)
+    assert beliefs == [frozenset(of_transition or ()) | house.parse(text)] * 3
+    f1 = [sum(worldmodel.fact_f1(facts or (), e.future[0].needed) for e in examples) / 3 for facts in (of_encoder, of_transition)]
+    found = {k: x[0] for k, x in imagine.measure(w, examples, 1).items()}
+    assert (found["well-formed"], found["state.F1 s level 2"], found["state.F1 s' level 2"], found["state s' H=1"]) == pytest.approx((formed, *f1, f1[1]))
+    assert [x > 0.2 for x in f1] == [bool(x) for x in state] and math.isnan(found["CR"]) == (not state[0])
+
+
 def test_the_sections_of_a_leaky_answer():
     w = tiny_world("leaky")
     (t,), (d,) = w.role(TRANSITION), w.role(DECODE)
     assert worldmodel.leaky_sections(w, [1, 2, t, 3, d, 4, 5]) == [[1, 2], [3], [4, 5]]
     assert worldmodel.leaky_sections(w, [t, d]) == [[], [], []]
-    assert worldmodel.leaky_sections(w, [1, t, 2]) == [[1], [2], None] and worldmodel.leaky_sections(w, [1, d, 2]) == [[1, d, 2], None, None]
-    assert worldmodel.leaky_sections(w, [1, d, 9, t, 2]) == [[1, d, 9], [2], None] and worldmodel.leaky_sections(w, []) == [[], None, None]
+    for answer in ([1, d, 2], [1, 2], [d], []):  # a section that no mark closes is none
+        assert worldmodel.leaky_sections(w, answer) == [None] * 3
+    for answer in ([1, t, 2], [1, t], [1, t, 2, t, 3]):
+        assert worldmodel.leaky_sections(w, answer) == [[1], None, None]
+    assert worldmodel.leaky_sections(w, [1, d, 9, t, 2]) == [[1, d, 9], None, None] and worldmodel.leaky_sections(w, [1, t, 2, d]) == [[1], [2], []]
+    assert worldmodel.leaky_sections(w, [1, d, t, 2, d, 3, t, d]) == [[1, d], [2], [3, t, d]]
+
+
+def test_a_leaky_state_is_read_as_a_strict_one():
+    """None where there is none, where it is longer than a strict one may be, and where it is malformed."""
+    text = "at hall; in pen bed"
+    ids = house_tokenizer().encode(text)
+    w, short = tiny_world("leaky", max_state=len(ids)), tiny_world("leaky", max_state=len(ids) - 1)
+    assert worldmodel.section_facts(w, ids) == [AT, PEN] == worldmodel.read_state(w, Reply([], [*ids, w.tok.end_id], [], True))
+    assert worldmodel.section_facts(short, ids) is None and worldmodel.section_facts(w, None) is None
+    for wrong in ([], ids[:-1], ids + ids[:1], w.role(DECODE) + ids[:2], [w.tok.end_id], [0xff]):
+        assert worldmodel.section_facts(w, wrong) is None
 
 
 def test_leaky_answers_are_judged_against_their_siblings(monkeypatch):
-    w, (example,) = tiny_world("leaky"), some_examples(1)
-    true, right = example.future[0], worldmodel.state_text(sorted(example.future[0].needed))
-    answers = [f"{right}{TRANSITION}{right}{DECODE}{true.text}", f"{TRANSITION}{right}{DECODE}{true.text}", f"{right}{TRANSITION}{right}", true.text]
+    (example,) = some_examples(1)
+    true, facts = example.future[0], sorted(example.future[0].needed)
+    right, long = worldmodel.state_text(facts), worldmodel.state_text([*facts, PEN])  # a token too long, and malformed therefore
+    w = tiny_world("leaky", max_state=len(house_tokenizer().encode(long)) - 1)
+    answers = [f"{right}{TRANSITION}{right}{DECODE}{true.text}", f"{TRANSITION}{right}{DECODE}{true.text}", f"{right}{TRANSITION}{right}", true.text,
+               f"{long}{TRANSITION}{right}{DECODE}{true.text}", f"{right}{TRANSITION}{long}{DECODE}{true.text}", f"{right}{TRANSITION}{right}{DECODE}"]
 
     def write(w, prompts, k, max_new, names, temperature=1.0):
         parts = [mediation.leaky_prompt(w, example.past, true.action)]
-        assert (prompts, k) == (parts, 4)
+        assert (prompts, k) == (parts, 7)
         encoded = [w.tok.encoding.encode(a, allowed_special="all") + [w.tok.end_id] for a in answers]
         return [Reply(prompts[0], ids, [0.0] * len(ids), True) for ids in encoded]
     monkeypatch.setattr(mediation, "write", write)
-    replies, advantage, rewards, stats = worldmodel.sample_leaky(w, [example], [("x",)], grpo.Config(group=4))
+    replies, advantage, rewards, stats = worldmodel.sample_leaky(w, [example], [("x",)], grpo.Config(group=7))
     best = 1 + 0.1 * (1 + 1)  # all right: R_dedup 1, R_sup 2 - 1
-    assert rewards.tolist() == [pytest.approx([best, 0.5, 0, 0])] and stats == {"zero_variance": 0, "well_formed": 0.25}
-    assert len(replies) == len(advantage) == 4 and advantage.argmax() == 0
+    assert rewards.tolist() == [pytest.approx([best, 0.5, 0, 0, 0.5, 0.5, 0.2])] and stats == {"zero_variance": 0, "well_formed": pytest.approx(2 / 7)}
+    assert len(replies) == len(advantage) == 7 and advantage.argmax() == 0
 
 
 # ---- the update ----
@@ -517,8 +607,9 @@ def test_flat_chains_share_one_advantage_and_are_as_many_samples_as_the_tree():
     encode, transition, decode = advantage.split(2 * n)
     assert torch.equal(encode, transition) and torch.equal(encode, decode)
     assert torch.allclose(encode.view(2, n).sum(1), torch.zeros(2), atol=1e-5)
-    for s, m, o in zip(*(replies[i:i + 2 * n] for i in range(0, 6 * n, 2 * n))):
-        assert m.prompt[:len(s.body)] == s.body and o.prompt[:-1] == m.body
+    for i, (s, m, o) in enumerate(zip(*(replies[i:i + 2 * n] for i in range(0, 6 * n, 2 * n)))):
+        action = acted(w, examples[i // n].future[0])
+        assert m.prompt == s.body + action + w.role(TRANSITION) and o.prompt == m.body + action + w.role(DECODE)
 
 
 def test_stateless_rows_ask_for_the_observation_and_its_end():
@@ -549,6 +640,26 @@ def nonsense(w, rng):
     return write
 
 
+def sensible_nonsense(w, rng):
+    """A stand-in for mediation.write whose states are well-formed and impossible: "at apple; door pen shut"."""
+    def write(w, prompts, k, max_new, names, temperature=1.0, rows=512):
+        def state():
+            facts = [(p, *rng.sample(house.WORDS, house.PREDICATES[p])) for p in rng.choices(["at", *house.PREDICATES], k=rng.randint(1, 2))]
+            write.lost += any(f[0] == "at" and f[1] not in house.ROOMS for f in facts)
+            return worldmodel.state_text(facts)
+        replies = []
+        for p in prompts:
+            assert 0 < len(p) and len(p) + max_new <= w.model.cfg.context
+            for _ in range(k):
+                role, text = w.tok.decode(p[-1:]), " ".join(rng.choices(house.WORDS, k=rng.randint(1, 8)))
+                text = {LEAKY: lambda: f"{state()}{TRANSITION}{state()}{DECODE}{text}", OBSERVE: lambda: text, DECODE: lambda: text}.get(role, state)()
+                ids = w.tok.encoding.encode(text, allowed_special="all") + [w.tok.end_id]
+                replies.append(Reply(p, ids, [-1.0] * len(ids), True))
+        return replies
+    write.lost = 0
+    return write
+
+
 def test_an_imagined_observation_is_no_longer_than_a_true_one(monkeypatch):
     w, (example,) = tiny_world("leaky"), some_examples(1)
 
@@ -559,13 +670,14 @@ def test_an_imagined_observation_is_no_longer_than_a_true_one(monkeypatch):
     assert step.text == " apple" * w.max_observation == step.mind[-1].text and (step.state, step.next_state) == ([AT], [("at", "bath")])
 
 
-@pytest.mark.parametrize("how", ["untrained", "nonsense"])
+@pytest.mark.parametrize("how", ["untrained", "nonsense", "well-formed nonsense"])
 @pytest.mark.parametrize("formulation", worldmodel.FORMULATIONS)
 def test_no_answer_whatever_raises(formulation, how, monkeypatch):
     w = tiny_world(formulation, A=2, B=2, C=2, terms="format,sup,dedup,abl")
-    if how == "nonsense":
-        monkeypatch.setattr(mediation, "write", nonsense(w, random.Random(0)))
+    write = {"untrained": mediation.write, "nonsense": nonsense(w, random.Random(0)), "well-formed nonsense": sensible_nonsense(w, random.Random(0))}[how]
+    monkeypatch.setattr(mediation, "write", write)
     examples, names = some_examples(6, future=9), [("g", i) for i in range(6)]
+    same = [dataclasses.replace(e, future=[dataclasses.replace(e.future[0], action="go hall")]) for e in examples]
     if formulation == "strict":
         worldmodel.sample_strict(w, examples, names, ablate=2)
         deep = tiny_world(formulation, A=2, B=2, C=2, chain=3)
@@ -578,10 +690,17 @@ def test_no_answer_whatever_raises(formulation, how, monkeypatch):
         assert all(len(pair) == 2 for pair in found.values()) and {"obs H=1", "obs H=5", "obs H=9", "obs 5-9"} <= set(found)
         assert all(math.isnan(mean) or name == "CR" or 0 <= mean <= 1 for name, (mean, _) in found.items())
         assert ("state s' H=9" in found) == (formulation != "stateless")
-        imagine.swap(w, examples * 2, imagine.action_alone(examples))
+        far = {"obs, known rooms", *(f"obs 5-9 level {e.level}" for e in examples)}
+        assert far <= set(found) and not far & set(imagine.measure(w, examples, 8))  # these only where nine steps were imagined
+        swapped = imagine.swap(w, same, imagine.action_alone(examples))
+        assert set(swapped) == (set() if formulation == "stateless" else {"own state", "another's state", "own - another's", "action alone"})
+        assert all(-(name == "own - another's") <= mean <= 1 for name, (mean, _) in swapped.items())
         result = imagine.plan("model", FOUND[1], range(2), "test", 0, w=w, sequences=3, horizon=2)
         assert 0 <= result["success"] <= 1 and result["turns"] <= 20
         assert "predicted" in world.shown(w, examples[0])
+    if how == "well-formed nonsense" and formulation == "strict":
+        assert write.lost > 50  # planned from rooms that are none
+        assert found["well-formed"][0] == 1
 
 
 # ---- trajectories ----
@@ -590,7 +709,21 @@ def test_the_same_name_and_task_is_the_same_example():
     once, again = some_examples(12), list(reversed(trajectories.examples(dict(reversed(FOUND.items())), range(11, -1, -1), "train", "test")))
     assert once == again and once != some_examples(12, "other")
     assert len({e.past[0].text for e in once}) > 6 and {e.level for e in some_examples(60)} == {1, 2, 3}
-    assert all(5 <= len(e.past) <= 13 and len(e.future) == 1 for e in some_examples(60))
+    lengths = Counter(len(e.past) for e in some_examples(120))
+    assert set(lengths) == set(range(1, 14))  # histories of one observation among them
+    assert all(len(e.future) == 1 for e in once) and all(len(e.past) == 3 and len(e.future) == 4 for e in some_examples(20, past=(2, 2), future=4))
+
+
+def test_tables_begin_after_some_turns_and_lessons_and_updates_anywhere(monkeypatch):
+    r = SimpleNamespace(found=FOUND, v={"seed": 3})
+    held = world.held_out(r, "valid", 120, 2)
+    assert {len(e.past) for e in held} == set(range(5, 14)) and {len(e.future) for e in held} == {2}
+    batches, examples = [], trajectories.examples
+    monkeypatch.setattr(trajectories, "examples", lambda *a, **how: batches.append(examples(*a, **how)) or batches[-1])
+    world.lessons(tiny_world(window=2, context=320, max_state=80), FOUND, 0, 120, 0)
+    monkeypatch.setattr(worldmodel, "update", lambda *a: {"sampled_tokens": 0})
+    world.update(SimpleNamespace(found=FOUND, v={"seed": 3, "steps": 9}, w=tiny_world(), cfg=grpo.Config(prompts=120), step=0, optimizer=None))
+    assert [{len(e.past) for e in batch} for batch in batches] == [set(range(1, 14))] * 2
 
 
 def test_an_examples_future_is_what_the_game_does():
@@ -722,6 +855,30 @@ def test_comes_back_by_hand():
     assert imagine.comes_back(example(["hall"], ["bath", "study", "hall"]), 2) == [False, False, True]
 
 
+def test_every_sample_of_an_imagination_has_dice_of_its_own(monkeypatch):
+    """With a head that prefers no token the dice alone decide: two calls that share theirs would write the same tokens, whatever they are asked."""
+    examples = some_examples(4, future=3)
+    for formulation, calls in (("strict", 1 + 2 * 3), ("leaky", 3), ("stateless", 3)):
+        w, named, streams, plain = tiny_world(formulation, window=1), [], [], mediation.write
+
+        def write(w, prompts, k, max_new, names, temperature=1.0, rows=512):
+            named.append(list(names))
+            replies = plain(w, prompts, k, max_new, names, temperature, rows)
+            streams.append([r.ids for r in replies])
+            return replies
+        with monkeypatch.context() as patch:
+            patch.setattr(mediation, "write", write)
+            torch.nn.init.zeros_(w.model.norm.weight)
+            w.temperature = 1.0
+            minds = imagine.begin(w, [e.past for e in examples])
+            for h in range(3):
+                minds = [f.mind for f in imagine.imagine(w, minds, [e.future[h].action for e in examples], h)]
+        flat = [tuple(ids[:6]) for call in streams for ids in call]
+        assert len(named) == calls and len({n for call in named for n in call}) == len(set(flat)) == len(flat) == 4 * calls
+        again = plain(w, [[5]] * 4, 1, 8, named[1], 1.0)  # another prompt, the same names
+        assert [r.ids[:6] for r in again] == [ids[:6] for ids in streams[1]]
+
+
 def alone(action, *texts):
     return [Example(PAST, moments_of((action, text))) for text in texts]
 
@@ -740,14 +897,18 @@ def test_the_floor_is_what_one_can_say_from_the_action_alone():
 
 def test_predictions_under_anothers_state_follow_that_state(monkeypatch):
     """A perfect model of its state, and one that bypasses it."""
-    examples = alone("go hall", "hall bath bench cabinet shut", "hall study bench cabinet pen")
+    examples = alone("go hall", "hall bath bench cabinet shut", "hall study bench cabinet pen", "hall bath bench cabinet pen")
     w = tiny_world()
     states = {f"{i}": e.future[0].text for i, e in enumerate(examples)}
-    monkeypatch.setattr(imagine, "begin", lambda w, pasts: [w.tok.encode(s) for s in states])
-    write, _ = scripted(w, lambda prompt, i: prompt.split("<|")[0] if TRANSITION in prompt else states[prompt.removesuffix(DECODE)])
+    monkeypatch.setattr(imagine, "begin", lambda w, pasts: [Reply([], w.tok.encode(s) + [w.tok.end_id], [], True) for s in states])
+    write, asked = scripted(w, lambda prompt, i: prompt.split("<|")[0] if TRANSITION in prompt else states[prompt.split("<|")[0]])
     monkeypatch.setattr(mediation, "write", write)
-    found = {k: x[0] for k, x in imagine.swap(w, examples, {}).items()}
-    assert found["own state"] == 1 and found["another's state"] == pytest.approx(2 / 7) and found["action alone"] == 0
+    found = imagine.swap(w, examples, {})
+    assert asked == [[f"{i}<|turn|>go hall<|end|>{role}" for i in of] for of in ("012", "120") for role in (TRANSITION, DECODE)]
+    others = [2 * 1 / 7, 2 * 3 / 8, 2 * 2 / 7]  # F1 of what the second, third and first example's state says
+    assert found["own state"] == (1, 0) and found["action alone"] == (0, 0) and found["another's state"][0] == pytest.approx(sum(others) / 3)
+    lost = torch.tensor([1 - x for x in others])
+    assert found["own - another's"] == pytest.approx((float(lost.mean()), float(lost.std() / math.sqrt(3))))  # paired
 
     w, asked = tiny_world("leaky"), []
     texts = iter([e.future[0].text for _ in range(2) for e in examples])
@@ -757,8 +918,8 @@ def test_predictions_under_anothers_state_follow_that_state(monkeypatch):
         mine = [f"at bath{TRANSITION}x{DECODE}y" if p.endswith(LEAKY) else f"at hall{DECODE}{next(texts)}" for p in asked[-1]]
         return [Reply(p, w.tok.encoding.encode(m, allowed_special="all") + [w.tok.end_id], [], True) for p, m in zip(prompts, mine)]
     monkeypatch.setattr(mediation, "write", bypass)
-    found = {k: x[0] for k, x in imagine.swap(w, examples, {}).items()}
-    assert found["own state"] == found["another's state"] == 1
+    found = imagine.swap(w, examples, {})
+    assert found["own state"] == found["another's state"] == (1, 0) and found["own - another's"] == (0, 0)
     assert all(p.endswith(f"{LEAKY}at bath{TRANSITION}") and "hall bath" in p for call in asked[1:] for p in call)
 
 
@@ -777,8 +938,23 @@ def test_a_perfect_imagination_is_measured_as_one(monkeypatch):
     monkeypatch.setattr(mediation, "write", write)
     found = {k: x[0] for k, x in imagine.measure(w, examples, 9).items()}
     assert all(found[k] == 1 for k in ("obs H=1", "obs H=9", "obs 1-4", "state s' H=9", "needed facts in s' H=5", "well-formed"))
-    words = [sum(len(f"{m.action} {m.text}".split()) for m in e.past[-3:]) / sum(map(len, e.future[0].needed)) for e in examples]
-    assert found["CR"] == pytest.approx(sum(words) / 5, rel=1e-5)
+    assert all(found[f"obs 5-9 level {e.level}"] == 1 for e in examples)
+    # what a prompt shows: three observations and the two actions between them
+    words = [sum(len(m.text.split()) for m in e.past[-3:]) + sum(len(m.action.split()) for m in e.past[-3:][1:]) for e in examples]
+    assert min(len(e.past) for e in examples) < 3 < max(len(e.past) for e in examples)
+    assert found["CR"] == pytest.approx(sum(n / sum(map(len, e.future[0].needed)) for n, e in zip(words, examples)) / 5, rel=1e-5)
+
+
+def test_numbers_by_level_are_those_of_its_examples(monkeypatch):
+    examples, obs = some_examples(12, future=9), torch.rand(12, 9)
+    monkeypatch.setattr(imagine, "rollouts", lambda *_: {"obs": obs})
+    found = imagine.measure(tiny_world("stateless"), examples, 9)
+    for level in (1, 2, 3):
+        mine = obs[[e.level == level for e in examples]]
+        assert len(mine) > 1
+        for name, x in ((f"obs.F1 level {level}", mine[:, 0]), (f"obs 5-9 level {level}", mine[:, 4:9].mean(1))):
+            assert found[name] == pytest.approx((float(x.mean()), float(x.std() / math.sqrt(len(x)))))
+    assert {k for k in found if "level" in k} == {f"{name} level {n}" for name in ("obs.F1", "obs 5-9") for n in (1, 2, 3)}
 
 
 # ---- planning ----
@@ -807,7 +983,27 @@ def test_commands_to_plan_with_are_those_that_the_facts_allow():
                 tried += 1
             done = env.step(rng.choice(plausible if rng.random() < 0.5 else env.actions())).done
     assert tried > 5000
-    assert FOUND[1].plausible(frozenset()) == ["look around"]
+    assert FOUND[1].plausible(frozenset()) == FOUND[1].plausible(frozenset({("at", "apple")})) == ["look around"]
+    assert House(1, "plain").plausible(frozenset({("at", "apple"), door("apple", "hall")})) == ["look"]
+
+
+def test_facts_of_any_nonsense_leave_something_to_try():
+    rng, tried = random.Random(0), Counter()
+    words = [word for word in house.WORDS for _ in range(1 + 5 * (word in house.ROOMS))]
+    for i in range(4000):
+        env = House(1 + i % 3, ("terse", "plain")[i % 2])
+        env.reset(i % 40, "train")
+        facts = [(p, *rng.sample(words, n)) for p, n in rng.choices([*house.PREDICATES.items(), ("at", 1), ("door", 2)], k=rng.randint(1, 12))]
+        facts += [("in", rng.choice(env.goal_things), place) for place in rng.sample(words, 3) + [*house.ROOM_OF] if rng.random() < 0.3]
+        facts += [("hold", rng.choice(env.goal_things))] * (i % 3 == 0)
+        commands = env.plausible(rng.choice((frozenset, set))(facts))
+        where = sorted(f[1] for f in facts if f[0] == "at")
+        if not where or where[0] not in house.ROOMS:
+            assert commands == ["look around" if env.style == "terse" else "look"]
+        for command in commands:
+            tried[command.split()[0]] += 1
+            env.step(command)
+    assert set(tried) >= {"go", "open", "use", "take", "put", "look", *house.DEVICES}
 
 
 def test_what_is_remembered_of_observations_is_true_and_all_that_was_seen():
