@@ -238,7 +238,7 @@ def plan(player, env, tasks, split, seed, w=None, sequences=64, horizon=5):
 def shoot(w, games, pasts, rng, sequences, horizon):
     """-> for each game the command to play. Without w the true simulator imagines."""
     minds = [g for g in games] if w is None else begin(w, pasts)
-    beliefs = [known_to(w, game, past, mind) for game, past, mind in zip(games, pasts, minds)]
+    beliefs = [known_to(w, game, past) for game, past in zip(games, pasts)]
     of = [i for i in range(len(games)) for _ in range(sequences)]
     minds, beliefs = ([x[i] for i in of] for x in (minds, beliefs))
     first, best = [None] * len(of), [(-1.0, 0.0)] * len(of)
@@ -255,12 +255,11 @@ def shoot(w, games, pasts, rng, sequences, horizon):
     return chosen
 
 
-def known_to(w, game, past, mind):
-    """The facts that a plan starts from: the simulator's, a strict state's, or those of the observations in the window."""
+def known_to(w, game, past):
+    """The facts that a plan starts from: the simulator's, or what the observations in the window told, by rule and not by model. The same
+    in all formulations, so that they differ by what they predict."""
     if w is None:
         return game.facts()
-    if w.cfg.formulation == "strict":
-        return frozenset(worldmodel.read_state(w, mind) or ())
     belief = frozenset()
     for m in past[-w.cfg.window:]:
         belief = w.language.remember(belief, m.stated)
@@ -279,8 +278,4 @@ def follow(w, minds, beliefs, actions, h):
     distinct = {key: (mind, action) for key, mind, action in zip(keys, minds, actions)}
     found = dict(zip(distinct, imagine(w, *zip(*distinct.values()), h)))
     out = [found[key] for key in keys]
-    if w.cfg.formulation == "strict":  # the model remembers
-        beliefs = [frozenset(f.next_state or ()) | w.language.parse(f.text) for f in out]
-    else:  # a rule does, over what was seen and what is imagined
-        beliefs = [w.language.remember(b, w.language.parse(f.text)) for b, f in zip(beliefs, out)]
-    return [f.mind for f in out], beliefs
+    return [f.mind for f in out], [w.language.remember(b, w.language.parse(f.text)) for b, f in zip(beliefs, out)]

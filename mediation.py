@@ -31,8 +31,8 @@ class World:
 
 def history(w, past):
     """What a prompt shows of the past: the last observations and the actions between them, oldest dropped until they fit."""
-    moments = past[-w.cfg.window:] if w.cfg.window else past
-    turns = [(w.tok.encode_turn("assistant", m.action) if i else []) + w.tok.encode_turn("user", m.text) for i, m in enumerate(moments)]
+    turns = [(w.tok.encode_turn("assistant", m.action) if i else []) + w.tok.encode_turn("user", m.text)
+             for i, m in enumerate(past[-w.cfg.window:])]  # window 0: all of it
     room = w.model.cfg.context - 2 * w.max_state - w.max_observation - 16  # what the longest answer, the leaky one, takes
     while len(turns) > 1 and sum(map(len, turns)) > room:
         turns.pop(0)

@@ -223,7 +223,8 @@ WORLDS = {  # arm -> options of train.py
     "strict + R_sup, chain of 2": "--chain 2 --A 3 --B 3 --C 2",
     "strict + R_sup, plain GRPO": "--flat",
 }
-UNBOUNDED = ("stateless", "leaky + R_sup", "strict + R_sup")  # arms that are run with the whole history in view too
+MORE = ("strict + R_sup, chain of 2", "strict + R_sup, plain GRPO")  # only with --more, and so are, with the whole history in view:
+UNBOUNDED = ("stateless", "leaky + R_sup", "strict + R_sup")
 WORLD_TABLES = {  # title -> {metric of result.json: its column}
     "one step": {"obs.F1 level 2": "obs.F1, level 2", "obs.F1 level 3": "level 3", "T=1": "sampled", "state.F1 s level 2": "state.F1 of s, level 2",
                  "state.F1 s level 3": "level 3", "state.F1 s' level 2": "state.F1 of s', level 2", "state.F1 s' level 3": "level 3", "CR": "CR",
@@ -322,9 +323,9 @@ def curve(out):
     return [(m["obs H=1"], m["state s' H=1"]) for m in lines if "state s' H=1" in m]
 
 
-def reproduce_worldmodel(folder, seeds, jobs):
-    cells = [(arm, seed, "") for arm in WORLDS for seed in seeds]  # the first arm makes the seeds' warm starts side by side
-    cells += [(arm, seeds[0], "--window=0") for arm in UNBOUNDED]  # this beside, on one seed
+def reproduce_worldmodel(folder, seeds, jobs, more_arms):
+    cells = [(arm, seed, "") for arm in WORLDS for seed in seeds if more_arms or arm not in MORE]  # the first arm makes the warm starts
+    cells += [(arm, seed, "--window=0") for arm in UNBOUNDED for seed in seeds if more_arms]
     games = {"stateless", "leaky + R_sup", "strict + R_sup"}  # arms that also play
 
     def run_cell(cell):
@@ -337,6 +338,8 @@ def reproduce_worldmodel(folder, seeds, jobs):
     for more, title in (("", "last 4 observations in view"), ("--window=0", "whole history in view")):
         arms = {arm: [world_columns(done[arm, s, more])["trained"] for s in seeds if (arm, s, more) in done] for arm in WORLDS}
         arms = {arm: runs for arm, runs in arms.items() if runs}
+        if not arms:
+            continue
         warm = {f"{f}, warm start": [world_columns(done[arm, s, more])["warm"] for s in seeds if (arm, s, more) in done] for f, arm in
                 (("stateless", "stateless"), ("leaky", "leaky + R_sup"), ("strict", "strict + R_sup"))}
         results[title] = {**warm, **arms}
@@ -347,7 +350,7 @@ def reproduce_worldmodel(folder, seeds, jobs):
                      for title, arms in results.items()) + "\n\nOther players: " + ", ".join("%s %.3f +- %.3f" % (p, *x) for p, x in players.items())
     with open(f"{folder}/table.md", "w", encoding="utf-8") as file:
         file.write(text + "\n")
-    curves = {arm: [curve(f"{folder}/{slug(arm, seed, '')}") for seed in seeds] for arm in WORLDS}
+    curves = {arm: [curve(f"{folder}/{slug(arm, seed, '')}") for seed in seeds] for arm in WORLDS if (arm, seeds[0], "") in done}
     world_figure({arm: runs for arm, runs in next(iter(results.values())).items() if arm in WORLDS}, curves, f"{folder}/worldmodel.png")
     print(text)
 
@@ -358,6 +361,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds [3]")
     parser.add_argument("--first-seed", type=int, default=0, help="the seeds count from here [0]")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each [2]")
+    parser.add_argument("--more", action="store_true", help="worldmodel: plain GRPO, a chain of two transitions, and the whole history in view besides")
     parser.add_argument("--tune", action="store_true", help="tandem: search the grid first, on another seed's valid problems")
     args = parser.parse_args()
     if not 1 <= args.seeds <= max(T_95):
@@ -368,7 +372,7 @@ def main():
     if args.paper == "worldmodel" and args.tune:
         parser.error("--tune is for tandem")
     if args.paper == "worldmodel":
-        reproduce_worldmodel(folder, seeds, args.jobs)
+        reproduce_worldmodel(folder, seeds, args.jobs, args.more)
     elif args.tune:
         tune(folder, args.jobs)
     else:

@@ -104,11 +104,12 @@ def lesson(w, example, others, rng):
 
 
 def lessons(w, found, step, rows, seed):
+    """The demonstrations of one step, each from a game of its own."""
     tasks = [seed * 10**7 + step * rows + i for i in range(rows)]
     batch, rng = trajectories.examples(found, tasks, "train", f"warm {seed}"), random.Random(f"warm {seed} {step}")
     others = sorted(f for e in batch[:8] for f in e.past[-1].facts)
     made = [lesson(w, example, others, rng) for example in batch]
-    fitting = [(prompt, answer) for prompt, answer in made if len(prompt) + len(answer) <= w.model.cfg.context]  # with a small --max-state not all do
+    fitting = [m for m in made if sum(map(len, m)) <= w.model.cfg.context]  # with a small --max-state not all do
     if not fitting:
         raise run.Stop(f"no demonstration fits a context of {w.model.cfg.context} tokens; raise --context")
     return fitting
@@ -147,7 +148,8 @@ def open_world(v, found, language, device):
         model = GPT(small_config(tok.n_vocab, v["context"] or -(-needed // 64) * 64, v["layers"], v["width"])).to(device)
     if model.cfg.context < needed - (cfg.window or 16) * first.max_observation:
         raise run.Stop(f"a context of {model.cfg.context} tokens does not hold two states and an observation; raise --context to {needed}")
-    sampling = {"compile": run.choose_compile(v["compile"], device, 0 if cfg.formulation == "stateless" else v["steps"] * (2 * size["max_state"] + size["max_observation"])),
+    decoded = 0 if cfg.formulation == "stateless" else v["steps"] * (2 * size["max_state"] + size["max_observation"])
+    sampling = {"compile": run.choose_compile(v["compile"], device, decoded),
                 "dtype": torch.bfloat16 if device.startswith("cuda") else torch.float32}
     w = mediation.World(model, tok, cfg, language, **size, sampling=sampling)
     if v["senior"]:
@@ -230,7 +232,8 @@ def update(r):
     seconds = time.perf_counter() - began
     if r.w.dropped and not r.told:
         r.told = True
-        tqdm.write(f"a history is longer than the context: {r.w.dropped} of its oldest turns were dropped (dropped_turns in metrics.jsonl)", file=sys.stderr)
+        tqdm.write(f"a history is longer than the context: {r.w.dropped} of its oldest turns were dropped (dropped_turns in metrics.jsonl)",
+                   file=sys.stderr)
     return {**stats, "dropped_turns": r.w.dropped, "time_update": seconds, "tokens_per_s": stats["sampled_tokens"] / seconds}
 
 
@@ -291,16 +294,19 @@ def final_table(r):
             if temperature == 0:
                 columns[name].update(imagine.swap(w, examples, floor))
                 if own != "stateless":
-                    columns[name]["history leak"] = (max((imagine.leak(w, a, b) for a, b in zip(examples[:8], examples[1:9])), default=math.nan), None)
+                    leaks = [imagine.leak(w, a, b) for a, b in zip(examples[:8], examples[1:9])]
+                    columns[name]["history leak"] = (max(leaks, default=math.nan), None)
     planned = plan_table(r, v["plan"]) if v["plan"] else {}
-    run.write(os.path.join(v["out"], "result.json"), json.dumps({"n": len(examples), "seconds": seconds, "update_seconds": update_seconds(v["out"]), "columns": columns, "plan": planned}, indent=1))
+    run.write(os.path.join(v["out"], "result.json"), json.dumps({"n": len(examples), "seconds": seconds, "update_seconds": update_seconds(v["out"]),
+                                                                 "columns": columns, "plan": planned}, indent=1))
     print(f"\n{len(examples)} {v['final_split']} trajectories, window {r.w.cfg.window or 'unbounded'}, 95% intervals; greedy, or T=1 where it says so")
     run.print_table(dict(sorted(columns.items(), key=lambda c: len(c[1]))), len(examples))
     for player, result in planned.items():
         print(f"plays as {player:10} success {run.cell((result['success'], result['error']), v['plan'])}, {result['turns']:.1f} turns")
     other = "leaky" if own == "strict" else "strict"
     print(f"\n{shown(r.w, examples[0])}\n\n{seconds:.0f} s to the end of training, {time.time() - r.began:.0f} s with this table\n\nnext:\n"
-          f"  python sample.py {shlex.quote(v['out'])}\n  python train.py --method worldmodel --formulation {other} --seed {v['seed']} --out out/{other}-{v['env']}-{v['seed']}")
+          f"  python sample.py {shlex.quote(v['out'])}\n"
+          f"  python train.py --method worldmodel --formulation {other} --seed {v['seed']} --out out/{other}-{v['env']}-{v['seed']}")
 
 
 def update_seconds(out):
