@@ -45,9 +45,9 @@ def step(w, optimizer, replies):
     return time.perf_counter() - began
 
 
-def tree(repeats, examples=6):
-    """Sampling and whole update of trees with A = B = C = 4, and of as many samples, and tokens, in one stage. Six examples: flat fills
-    504 rows of 512, the tree 24 of 32, 96 of 128, 384 of 512, so padding does not flatter the tree."""
+def tree(repeats, examples=8):
+    """Sampling and whole update of trees with A = B = C = 4, and of as many samples, and tokens, in one stage. Eight examples, as
+    in training: flat fills 672 rows of 704, the tree all of its 32, 128 and 512."""
     w, found = tree_world("cpu")
     optimizer = torch.optim.AdamW(w.model.parameters(), lr=0.0)
     batch, names = trajectories.examples(found, range(examples), "train", "bench"), [("bench", i) for i in range(examples)]

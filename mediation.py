@@ -82,7 +82,10 @@ def write(w, prompts, k, max_new, names, temperature=1.0, rows=512):
     replies, per = [], max(1, rows // k)
     for first in range(0, len(prompts), per):
         some, n = prompts[first:first + per], min(per, len(prompts) - first) * k
-        size = max(rows, n) if w.sampling.get("compile") else 1 << (n - 1).bit_length()  # every size would be a graph of its own
+        size = 1 << (n - 1).bit_length()
+        size = size * 3 // 4 if n <= size * 3 // 4 else size  # few sizes, little padding
+        if w.sampling.get("compile"):
+            size = max(rows, n)  # every size would be a graph of its own
         if size not in w.samplers:
             w.samplers[size] = Sampler(w.model, size, **w.sampling)
         sampler = w.samplers[size]

@@ -345,7 +345,7 @@ def acted(w, m):
     return [w.tok.turn_id] + w.tok.encode(m.action) + [w.tok.end_id]
 
 
-@pytest.mark.parametrize("compiled, sizes", [(True, [16]), (False, [1, 2, 4, 8, 16])])
+@pytest.mark.parametrize("compiled, sizes", [(True, [16]), (False, [1, 2, 3, 6, 12, 16])])
 def test_a_compiled_sampler_has_one_size(compiled, sizes, monkeypatch):
     """Every number of rows is a graph of its own, which takes longer to compile than a whole training takes to sample."""
     made = []
