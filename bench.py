@@ -6,7 +6,6 @@ Prints a table, and one JSON object as the last line. What is compared runs in t
 spread (smallest to largest) of the ratios of neighbouring runs. Weights are random and no token ends a reply, so every length is as said.
 """
 import argparse
-import dataclasses
 import json
 import statistics
 import time
@@ -15,6 +14,7 @@ import torch
 
 import grpo
 import mediation
+import run
 import train
 import trajectories
 import world
@@ -26,15 +26,13 @@ STATE, OBSERVATION = 56, 8  # tokens of a typical reply on house, levels 2 and 3
 
 def tree_world(device):
     """A world model of the default size with random weights. -> World, environments"""
-    v = {f.name: f.default for cls in train.GROUPS.values() for f in dataclasses.fields(cls)}
-    v.update(train.PRESETS["worldmodel"], method="worldmodel")
+    v = {**run.parse([], train.GROUPS)[1], **train.PRESETS["worldmodel"]}
     found, language = world.open_envs(v)
     tok = world.open_tokenizer(v, found, language)
     tok.stop_ids = ()  # a reply ends when it is full
     torch.manual_seed(0)
     model = GPT(small_config(tok.n_vocab, 256, v["layers"], v["width"])).to(device)
-    cfg = dataclasses.replace(worldmodel.Config(), scale="none")
-    return mediation.World(model, tok, cfg, language, STATE, OBSERVATION), found
+    return mediation.World(model, tok, worldmodel.Config(), language, STATE, OBSERVATION), found
 
 
 def step(w, optimizer, replies):

@@ -215,7 +215,7 @@ def reproduce_tandem(folder, seeds, jobs):
 
 WORLDS = {  # arm -> options of train.py
     "stateless": "--formulation stateless",
-    "stateless, equal compute": "--formulation stateless --steps 1200",  # about as many seconds of updates as strict takes
+    "stateless, equal compute": "--formulation stateless --steps 1200",  # three quarters of the seconds that strict's updates take
     "leaky": "--formulation leaky --terms format,dedup",
     "leaky + R_sup": "--formulation leaky",
     "strict": "--terms format,dedup",

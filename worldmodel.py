@@ -189,7 +189,8 @@ def grow(w, examples, names, widths, temperature=1.0):
         parents = mediation.write(w, prompts, B, w.max_state, [(*n, "transition") for n in names], temperature)
         of, names = ([x for x in xs for _ in range(B)] for xs in (of, names))
         names = [(*n, i % B) for i, n in enumerate(names)]
-        seen = mediation.write(w, [decode_prompt(w, s.body, e.future[k].action) for s, e in zip(parents, of)], C, w.max_observation, [(*n, "decode") for n in names], temperature)
+        prompts = [decode_prompt(w, s.body, e.future[k].action) for s, e in zip(parents, of)]
+        seen = mediation.write(w, prompts, C, w.max_observation, [(*n, "decode") for n in names], temperature)
         links.append((parents, seen))
     return states, links
 
@@ -287,9 +288,8 @@ def training_rows(replies, advantage, device="cpu"):
     kept = [(reply, a) for reply, a in merged.values() if a and reply.ids]
     if not kept:  # every group was of equals: one row without an advantage, for the update to count
         kept = [(next(r for r in replies if r.ids), 0.0)]
-    tokens = pad_sequence([torch.tensor(r.prompt + r.ids) for r, _ in kept], batch_first=True)
+    tokens, mask = padded([(r.prompt, r.ids) for r, _ in kept])
     logp = pad_sequence([torch.tensor([0.0] * len(r.prompt) + r.logp) for r, _ in kept], batch_first=True)
-    mask = pad_sequence([torch.tensor([False] * len(r.prompt) + [True] * len(r.ids)) for r, _ in kept], batch_first=True)
     number = torch.arange(len(kept))
     rows = grpo.Rows(*(x.to(device) for x in (tokens, mask, logp, torch.where(mask, 0, -1), number, number)))
     return rows, torch.tensor([a for _, a in kept], device=device), sum(len(r.ids) for r in replies)
