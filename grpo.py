@@ -51,9 +51,14 @@ class Rows:
     episode: torch.Tensor  # [R] int64
     group: torch.Tensor  # [R] int64: which prompt
     author: torch.Tensor | None = None  # [R, T] bool: the senior wrote it (tandem only)
+    branch: torch.Tensor | None = None  # [R, T] int64: answers to one prompt that share a row; 0 the prompt, 1, 2, ... the answers
 
     def __getitem__(self, index):
         return Rows(*(None if x is None else x[index] for x in vars(self).values()))
+
+    def columns(self, T):
+        """The first T columns."""
+        return Rows(*(x if x is None or x.dim() == 1 else x[:, :T] for x in vars(self).values()))
 
 
 # ---- the equations ----
@@ -184,29 +189,49 @@ def episode_rewards(episodes, group, device="cpu"):
 
 # ---- loss and update ----
 
-def token_logp(model, tokens, temperature=1.0):
-    """tokens: [R, T] -> log-prob of each token given those before it, [R, T]; 0 for the first."""
+def token_logp(model, tokens, temperature=1.0, wanted=None, branch=None):
+    """tokens: [R, T] -> log-prob of each token given those before it, [R, T]; 0 for the first. wanted: [R, T] bool, the tokens that it is
+    asked for (None: all), 0 elsewhere: the output head and its softmax, a good part of a small model's work, run on those alone.
+    branch: Rows.branch, where several answers share a prompt: each goes on from the prompt's last token and sees no other answer."""
+    slot = torch.arange(tokens.shape[1], device=tokens.device)
+    before, packed = (slot - 1).expand_as(tokens), {}  # [R, T]: where the token before it stands
+    if branch is not None:
+        prompt = (branch == 0).sum(1, keepdim=True)  # [R, 1]
+        first = (branch > 0) & (branch != branch.roll(1, 1))  # an answer begins
+        start = torch.where(first, slot, 0).cummax(1).values
+        before = torch.where(first, prompt - 1, before)
+        seen = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])  # [R, T, T]: [who, whom]
+        packed = {"positions": torch.where(branch > 0, prompt + slot - start, slot), "mask": (seen & (slot <= slot[:, None]))[:, None]}
+    wanted = torch.ones_like(tokens, dtype=torch.bool) if wanted is None else wanted.clone()
+    wanted[:, 0] = False
+    row, column = wanted.nonzero(as_tuple=True)  # [n] each
     with torch.autocast(tokens.device.type, torch.bfloat16, enabled=tokens.device.type == "cuda"):
-        logits = model(tokens[:, :-1])
-    logp = (logits / temperature).log_softmax(-1).gather(2, tokens[:, 1:, None])[..., 0]
-    return F.pad(logp, (1, 0))
+        logits = model.head(model.hidden(tokens, **packed)[row, before[row, column]]).float()  # [n, V]
+    logp = (logits / temperature).log_softmax(-1).gather(1, tokens[row, column][:, None])[:, 0]  # [n]
+    return logp.new_zeros(tokens.shape).index_put((row, column), logp)
 
 
 @torch.no_grad()
 def score(model, rows, cfg):
-    """Log-probs of a frozen model on a batch: [R, T]."""
-    return torch.cat([token_logp(model, part, cfg.temperature) for part in rows.tokens.split(cfg.micro_rows)])
+    """Log-probs of a frozen model on a batch's sampled tokens: [R, T], 0 elsewhere."""
+    return torch.cat([token_logp(model, *parts[:1], cfg.temperature, *parts[1:])
+                      for parts in zip(*(x.split(cfg.micro_rows) for x in (rows.tokens, rows.mask)))])
+
+
+def per_token(advantage, like):
+    """[R] or [R, T] -> [R, T], the shape of `like`"""
+    return advantage if advantage.dim() == 2 else advantage[:, None].expand_as(like)
 
 
 def loss(model, rows, weight, advantage, cfg, reference_logp=None):
-    """A micro-batch's share of the batch's loss. weight: [R, T] from token_weights; advantage: [R]; reference_logp: [R, T] for
-    the KL term -> scalar, statistics (sums over tokens, weighted as the loss)."""
-    logp = token_logp(model, rows.tokens, cfg.temperature)  # [R, T]
-    policy = clipped_loss(logp, rows.behaviour_logp, advantage[:, None].expand_as(logp), weight,
-                          clip_low=cfg.clip_low, clip_high=cfg.clip_high)
+    """A micro-batch's share of the batch's loss. weight: [R, T] from token_weights; advantage: [R] or [R, T];
+    reference_logp: [R, T] for the KL term -> scalar, statistics (sums over tokens, weighted as the loss)."""
+    logp = token_logp(model, rows.tokens, cfg.temperature, weight != 0, rows.branch)  # [R, T]
+    advantage = per_token(advantage, logp)
+    policy = clipped_loss(logp, rows.behaviour_logp, advantage, weight, clip_low=cfg.clip_low, clip_high=cfg.clip_high)
     with torch.no_grad():
         gap = torch.where(rows.mask & (weight != 0), logp - rows.behaviour_logp, 0.0)
-        clipped = torch.where(advantage[:, None] > 0, gap.exp() - 1 > cfg.clip_high, 1 - gap.exp() > cfg.clip_low)
+        clipped = torch.where(advantage > 0, gap.exp() - 1 > cfg.clip_high, 1 - gap.exp() > cfg.clip_low)
         stats = {"mismatch_kl": (weight * k3_kl(-gap, torch.zeros_like(gap))).sum(), "mismatch_max": gap.abs().max(),
                  "clip_share": (weight * clipped).sum(), "nll": -(weight * logp).sum(), "weight": weight.sum()}
     total, stats["kl"] = policy, torch.zeros_like(policy)
@@ -221,7 +246,7 @@ STATISTICS = ("loss", "policy_loss", "kl", "nll", "clip_share", "mismatch_kl", "
 
 
 def update(model, optimizer, rows, mask, advantage, cfg, reference_logp=None, total=None):
-    """One optimiser step on a (mini-)batch. mask: [R, T], which tokens count and how much; advantage: [R].
+    """One optimiser step on a (mini-)batch. mask: [R, T], which tokens count and how much; advantage: [R], or [R, T].
 
     The result depends neither on the cut into micro-batches nor on the number of ranks: one normaliser, the mask's sum over
     all of them. Rows whose group has no variance pull nowhere and are skipped when there is no KL term; they stay in
@@ -231,14 +256,16 @@ def update(model, optimizer, rows, mask, advantage, cfg, reference_logp=None, to
         p.grad = torch.zeros_like(p)
     total = all_sum(mask.float().sum() if total is None else torch.as_tensor(float(total), device=mask.device))
     length = (rows.mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)  # [R], up to the last sampled token
-    keep = torch.arange(len(advantage), device=mask.device) if reference_logp is not None else advantage.nonzero()[:, 0]
+    advantage = per_token(advantage, mask)  # [R, T]
+    pulls = torch.ones_like(length, dtype=torch.bool) if reference_logp is not None else ((advantage != 0) & (mask != 0)).any(1)
+    keep = pulls.nonzero()[:, 0]
     keep = keep[length[keep].argsort(stable=True)]  # rows of like length together
     stats = {name: torch.zeros((), device=mask.device) for name in STATISTICS}
     for part in keep.split(cfg.micro_rows) if len(keep) else ():
-        batch, T = rows[part], int(length[part].max())  # columns beyond the longest row are only padding
-        batch = Rows(*(x if x is None or x.dim() == 1 else x[:, :T] for x in vars(batch).values()))
+        T = int(length[part].max())  # columns beyond the longest row are only padding
+        batch = rows[part].columns(T)
         reference = None if reference_logp is None else reference_logp[part][:, :T]
-        partial, found = loss(model, batch, token_weights(mask[part][:, :T], total=total), advantage[part], cfg, reference)
+        partial, found = loss(model, batch, token_weights(mask[part][:, :T], total=total), advantage[part][:, :T], cfg, reference)
         partial.backward()
         for name, value in found.items():
             stats[name] = torch.maximum(stats[name], value) if name == "mismatch_max" else stats[name] + value

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import nn
 
 
-
 @dataclass
 class GPTConfig:
     vocab_size: int = 258  # tokenizer.n_vocab
@@ -41,9 +40,7 @@ class Attention(nn.Module):
     def __init__(self, cfg):
         super().__init__()
         self.cfg = cfg
-        self.q = nn.Linear(cfg.width, cfg.heads * cfg.head_width, bias=cfg.qkv_bias)
-        self.k = nn.Linear(cfg.width, cfg.kv_heads * cfg.head_width, bias=cfg.qkv_bias)
-        self.v = nn.Linear(cfg.width, cfg.kv_heads * cfg.head_width, bias=cfg.qkv_bias)
+        self.qkv = nn.Linear(cfg.width, (cfg.heads + 2 * cfg.kv_heads) * cfg.head_width, bias=cfg.qkv_bias)  # one multiplication for three
         self.out = nn.Linear(cfg.heads * cfg.head_width, cfg.width, bias=False)
         if cfg.qk_norm:
             self.q_norm = nn.RMSNorm(cfg.head_width, cfg.norm_eps)
@@ -51,21 +48,22 @@ class Attention(nn.Module):
 
     def forward(self, x, cos, sin, cache, rows, positions, slots, mask):
         B, T, _ = x.shape
-        q = self.q(x).view(B, T, self.cfg.heads, -1)  # [B, T, H, C]
-        k = self.k(x).view(B, T, self.cfg.kv_heads, -1)  # [B, T, K, C]
-        v = self.v(x).view(B, T, self.cfg.kv_heads, -1)
+        H, K = self.cfg.heads, self.cfg.kv_heads
+        q, k, v = self.qkv(x).view(B, T, H + 2 * K, -1).split([H, K, K], dim=2)  # [B, T, H, C], [B, T, K, C] twice
         if self.cfg.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:  # write the new keys and values into their slots, attend to all slots up to one's own position
-            keys, values = cache  # [B_all, S, K, C] each
-            at = ((torch.arange(B, device=x.device) if rows is None else rows)[:, None], positions)
-            keys.index_put_(at, k)
-            values.index_put_(at, v)
-            k, v = keys[:, :slots], values[:, :slots]  # [B_all, S, K, C]
-            k, v = (k, v) if rows is None else (k[rows], v[rows])  # [B, S, K, C]
-        y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask,
-                                           is_causal=mask is None, enable_gqa=self.cfg.kv_heads != self.cfg.heads)
+            keys, values = cache  # [B_all, K, S, C] each: a head's slots lie side by side, which makes decoding's attention twice as fast
+            at = (torch.arange(B, device=x.device) if rows is None else rows)[:, None]
+            keys[at, :, positions] = k
+            values[at, :, positions] = v
+            k, v = keys[:, :, :slots], values[:, :, :slots]
+            k, v = (k, v) if rows is None else (k[rows], v[rows])  # [B, K, S, C]
+        else:
+            k, v = k.transpose(1, 2), v.transpose(1, 2)
+        y = F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=mask,
+                                           is_causal=mask is None, enable_gqa=K != H)
         return self.out(y.transpose(1, 2).reshape(B, T, -1))  # [B, H, T, C] -> [B, T, D]
 
 
@@ -79,12 +77,12 @@ def rotate(x, cos, sin):
 class SwiGLU(nn.Module):
     def __init__(self, cfg):
         super().__init__()
-        self.gate = nn.Linear(cfg.width, cfg.ffn_width, bias=False)
-        self.up = nn.Linear(cfg.width, cfg.ffn_width, bias=False)
+        self.gate_up = nn.Linear(cfg.width, 2 * cfg.ffn_width, bias=False)  # one multiplication for two
         self.down = nn.Linear(cfg.ffn_width, cfg.width, bias=False)
 
     def forward(self, x):
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
 
 
 class Block(nn.Module):
@@ -124,16 +122,17 @@ class GPT(nn.Module):
             if getattr(module, "bias", None) is not None:
                 nn.init.zeros_(module.bias)
 
-    def hidden(self, tokens, positions=None, cache=None, rows=None, slots=None):
-        """Everything before the output head. tokens: [B, T] -> [B, T, D].
+    def hidden(self, tokens, positions=None, cache=None, rows=None, slots=None, mask=None):
+        """Everything before the output head. tokens: [B, T] -> [B, T, D]. Without more, a row is one text. With positions [B, T] and
+        mask [B, 1, T, T] (bool: who sees whom) it is what they say: several texts that share their beginning, say.
 
-        With a cache (keys and values, [B_all, S, K, C] each, for every layer): tokens stand at `positions` [B, T] of the cache
+        With a cache (keys and values, [B_all, K, S, C] each, for every layer): tokens stand at `positions` [B, T] of the cache
         rows `rows` [B] (None: all, in order); their keys and values are written there, and each attends to the slots up to its
         own position. `slots`: no position that matters lies behind so many (None: look at all)."""
         if cache is None:
-            positions, mask = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens), None
+            positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens) if positions is None else positions
         else:
-            slots = slots or cache[0][0].shape[1]
+            slots = slots or cache[0][0].shape[2]
             mask = torch.arange(slots, device=tokens.device) <= positions[:, None, :, None]  # [B, 1, T, S]
         cos, sin = self.cos[positions][:, :, None], self.sin[positions][:, :, None]  # [B, T, 1, C/2]
         x = self.embed(tokens)  # [B, T, D]

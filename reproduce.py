@@ -256,6 +256,8 @@ CLAIMS = (  # arm, against, metric, kind, what the paper says
     ("strict + R_sup", "leaky + R_sup", "state s' H=9", "better", ".210 against .106 (TextWorld)"),
     ("strict + R_sup", "strict", "obs H=9", "better", "R_sup: .541 against .345"),
     ("strict + R_sup", "strict + R_sup, plain GRPO", "obs H=1", "better", ""),
+    ("strict + R_sup", "strict + R_sup, plain GRPO", "T=1", "better", "fGRPO against plain GRPO"),
+    ("strict + R_sup", "strict + R_sup, plain GRPO", "obs 10-25", "better", ""),
     ("strict + R_sup, chain of 2", "strict + R_sup", "obs 10-25", "better", ""),
     ("strict + R_sup", "strict, warm start", "T=1", "better", "what the training adds, sampled"),
     ("strict + R_sup", "strict, warm start", "obs 10-25", "better", "and greedy"))
@@ -323,35 +325,41 @@ def curve(out):
     return [(m["obs H=1"], m["state s' H=1"]) for m in lines if "state s' H=1" in m]
 
 
-def reproduce_worldmodel(folder, seeds, jobs, more_arms):
-    cells = [(arm, seed, "") for arm in WORLDS for seed in seeds if more_arms or arm not in MORE]  # the first arm makes the warm starts
-    cells += [(arm, seed, "--window=0") for arm in UNBOUNDED for seed in seeds if more_arms]
-    games = {"stateless", "leaky + R_sup", "strict + R_sup"}  # arms that also play
+def reproduce_worldmodel(folder, seeds, jobs, more):
+    """The paper's comparison; with `more` the arms beside it, in a table of their own."""
+    if more:
+        cells = [(arm, seed, "") for arm in ("strict + R_sup", *MORE) for seed in seeds]  # the first arm makes the warm starts
+        cells += [(arm, seed, "--window=0") for arm in UNBOUNDED for seed in seeds]
+    else:
+        cells = [(arm, seed, "") for arm in WORLDS if arm not in MORE for seed in seeds]
+    games = {"stateless", "leaky + R_sup", "strict + R_sup"} if not more else ()  # arms that also play
 
     def run_cell(cell):
-        arm, seed, more = cell
-        options = ["--method=worldmodel", *WORLDS[arm].split(), f"--seed={seed}", *more.split()]
-        return train(options + (["--plan=16"] if arm in games and not more else []), f"{folder}/{slug(*cell)}")
+        arm, seed, window = cell
+        options = ["--method=worldmodel", *WORLDS[arm].split(), f"--seed={seed}", *window.split()]
+        return train(options + (["--plan=16"] if arm in games else []), f"{folder}/{'more-' if more else ''}{slug(*cell)}")
     with ThreadPoolExecutor(jobs) as pool:
         done = dict(zip(cells, pool.map(run_cell, cells)))
     results = {}
-    for more, title in (("", "last 4 observations in view"), ("--window=0", "whole history in view")):
-        arms = {arm: [world_columns(done[arm, s, more])["trained"] for s in seeds if (arm, s, more) in done] for arm in WORLDS}
-        arms = {arm: runs for arm, runs in arms.items() if runs}
-        if not arms:
-            continue
-        warm = {f"{f}, warm start": [world_columns(done[arm, s, more])["warm"] for s in seeds if (arm, s, more) in done] for f, arm in
-                (("stateless", "stateless"), ("leaky", "leaky + R_sup"), ("strict", "strict + R_sup"))}
-        results[title] = {**warm, **arms}
-    with open(f"{folder}/results.json", "w", encoding="utf-8") as file:
-        json.dump({"seeds": seeds, "results": results, "players": {f"{s}": done["strict + R_sup", s, ""]["plan"] for s in seeds}}, file, indent=1)
-    players = {p: interval([done["strict + R_sup", s, ""]["plan"][p]["success"] for s in seeds]) for p in ("random", "expert", "simulator")}
-    text = "\n".join(f"### {title}, mean +- 95% t-interval over {len(next(iter(arms.values())))} seeds\n{world_tables(arms)}"
-                     for title, arms in results.items()) + "\n\nOther players: " + ", ".join("%s %.3f +- %.3f" % (p, *x) for p, x in players.items())
-    with open(f"{folder}/table.md", "w", encoding="utf-8") as file:
+    for window, title in (("", "last 4 observations in view"), ("--window=0", "whole history in view")):
+        columns = {arm: [world_columns(done[arm, s, window]) for s in seeds] for arm in WORLDS if (arm, seeds[0], window) in done}
+        warm = {f"{f}, warm start": [c["warm"] for c in columns[arm]] for f, arm in
+                (("stateless", "stateless"), ("leaky", "leaky + R_sup"), ("strict", "strict + R_sup")) if arm in columns}
+        if columns:
+            results[title] = {**warm, **{arm: [c["trained"] for c in runs] for arm, runs in columns.items()}}
+    players = {s: done["strict + R_sup", s, ""]["plan"] for s in seeds}
+    text = "\n\n".join(f"### {title}, mean +- 95% t-interval over {len(seeds)} seeds\n{world_tables(arms)}" for title, arms in results.items())
+    if games:
+        text += "\n\nOther players: " + ", ".join("%s %.3f +- %.3f" % (p, *interval([x[p]["success"] for x in players.values()]))
+                                                 for p in ("random", "expert", "simulator"))
+    name = "more" if more else "results"
+    with open(f"{folder}/{name}.json", "w", encoding="utf-8") as file:
+        json.dump({"seeds": seeds, "results": results, "players": players}, file, indent=1)
+    with open(f"{folder}/{'more' if more else 'table'}.md", "w", encoding="utf-8") as file:
         file.write(text + "\n")
-    curves = {arm: [curve(f"{folder}/{slug(arm, seed, '')}") for seed in seeds] for arm in WORLDS if (arm, seeds[0], "") in done}
-    world_figure({arm: runs for arm, runs in next(iter(results.values())).items() if arm in WORLDS}, curves, f"{folder}/worldmodel.png")
+    if not more:
+        curves = {arm: [curve(f"{folder}/{slug(arm, seed, '')}") for seed in seeds] for arm in WORLDS if (arm, seeds[0], "") in done}
+        world_figure({arm: runs for arm, runs in next(iter(results.values())).items() if arm in WORLDS}, curves, f"{folder}/worldmodel.png")
     print(text)
 
 

@@ -16,6 +16,7 @@ import hashlib
 
 import torch
 
+
 def row_key(*name):
     """62 bits that name one stream of random numbers: (stream, run seed, purpose, update, task, sample)."""
     return int.from_bytes(hashlib.blake2b(" ".join(map(str, name)).encode(), digest_size=8).digest(), "big") >> 2
@@ -46,8 +47,8 @@ def draw(probs, u):
 
 
 def empty_cache(cfg, rows, context, device, dtype):
-    """Keys and values of every layer, [B, S + 1, K, C] each; slot S is scrap, where padding is written."""
-    shape = (rows, context + 1, cfg.kv_heads, cfg.head_width)
+    """Keys and values of every layer, [B, K, S + 1, C] each; slot S is scrap, where padding is written."""
+    shape = (rows, cfg.kv_heads, context + 1, cfg.head_width)
     return [tuple(torch.zeros(shape, device=device, dtype=dtype) for _ in "kv") for _ in range(cfg.layers)]
 
 
@@ -161,8 +162,8 @@ class Sampler:
         filled = int(self.length.max())  # what lies behind is never looked at
         for cache in self.caches:
             for keys, values in cache:
-                keys[:, :filled] = keys[indices, :filled]
-                values[:, :filled] = values[indices, :filled]
+                keys[:, :, :filled] = keys[indices, :, :filled]
+                values[:, :, :filled] = values[indices, :, :filled]
 
     @torch.no_grad()
     def sample(self, max_new, stop_ids, *, temperature=1.0, rows=None):

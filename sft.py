@@ -74,7 +74,7 @@ def update(model, optimizer, tokens, mask, cfg):
     total, loss = grpo.all_sum(mask.float().sum()), torch.zeros((), device=tokens.device)
     for part in torch.arange(len(tokens), device=tokens.device).split(cfg.micro_rows):
         weight = grpo.token_weights(mask[part], total=total)
-        partial = -(weight * grpo.token_logp(model, tokens[part])).sum()
+        partial = -(weight * grpo.token_logp(model, tokens[part], wanted=weight != 0)).sum()
         partial.backward()
         loss += partial.detach()
     grpo.all_sum(loss)

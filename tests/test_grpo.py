@@ -175,7 +175,7 @@ def test_gradient_is_that_of_the_equations_and_does_not_depend_on_micro_batches(
 def test_skipping_rows_without_advantage_keeps_them_in_the_normaliser():
     model, seen = tiny(6, 9), []
     rows, advantage = random_rows(model), torch.tensor([1.0, -1.0, 0.0, 0.0, 0.5, 0.0])
-    model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    model.embed.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     _, found = gradient_of_update(model, rows, rows.mask, advantage)
     model.zero_grad()
     grpo.loss(model, rows, grpo.token_weights(rows.mask), advantage, grpo.Config())[0].backward()
@@ -195,12 +195,13 @@ def test_a_batch_without_any_advantage_has_no_gradient_and_one_that_is_not_finit
 def test_gradient_reaches_every_sampled_token_the_end_too_and_no_observation():
     model, seen = tiny(6, 9), []
     rows, advantage = random_rows(model), torch.tensor([1.0, -1.0, 0.5, 1.0, -0.5, 2.0])
-    model.register_forward_hook(lambda module, inputs, output: seen.append(output) or output.retain_grad())
+    for module in (model.norm, model.head):
+        module.register_forward_hook(lambda module, inputs, output: seen.append(output) or output.retain_grad())
     grpo.loss(model, rows, grpo.token_weights(rows.mask), advantage, grpo.Config())[0].backward()
-    per_token = seen[0].grad  # [R, T-1, V]: column t - 1 predicts token t
-    assert torch.equal(per_token.abs().sum(-1) > 0, rows.mask[:, 1:])
+    touched = seen[0].grad.abs().sum(-1) > 0  # [R, T]: column t - 1 predicts token t
+    assert torch.equal(touched[:, :-1], rows.mask[:, 1:]) and not touched[:, -1].any()
     last = rows.mask.long().mul(torch.arange(9)).amax(1)  # the end token of each row
-    own = per_token[torch.arange(6), last - 1, rows.tokens[torch.arange(6), last]]
+    own = seen[1].grad[rows.mask.sum(1).cumsum(0) - 1, rows.tokens[torch.arange(6), last]]  # logits [n, V], row by row
     assert torch.equal(own < 0, advantage > 0) and own.ne(0).all()
 
 
@@ -223,7 +224,7 @@ def play(name, tasks=6, group=4, likes=(), by=6.0, context=48, **options):
     torch.manual_seed(0)
     model = GPT(GPTConfig(TOK.n_vocab, context, layers=1, heads=1, kv_heads=1, width=16, head_width=16, ffn_width=16))
     bias = torch.zeros(TOK.n_vocab).index_fill_(0, torch.tensor(list(likes)), by)
-    model.register_forward_hook(lambda module, inputs, output: output + bias)
+    model.head.register_forward_hook(lambda module, inputs, output: output + bias)
     names = [(0, "test", 0, task, sample) for task in range(tasks) for sample in range(group)]
     cfg, sampler = grpo.Config(group=group, temperature=1.5, **options), Sampler(model, tasks * group + 2)
     return model, cfg, *grpo.rollout(sampler, envs.Batch(name), TOK, list(range(tasks)), "train", names, cfg)

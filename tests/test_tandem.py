@@ -240,12 +240,12 @@ def test_loss_mask_is_what_the_senior_sampled_and_a_weight_for_the_junior():
 def test_logits_at_the_juniors_positions_get_exactly_no_gradient():
     team, rows = team_rows()
     seen, advantage = [], torch.tensor([1.0, -1.0, 0.5, -0.5, 2.0, -1.0, 1.0, -2.0])
-    team.models[0].register_forward_hook(lambda module, inputs, output: seen.append(output) or output.retain_grad())
+    team.models[0].norm.register_forward_hook(lambda module, inputs, output: seen.append(output) or output.retain_grad())
     for weight in (0.0, 0.5):
         mask = tandem.loss_mask(rows, weight)
         grpo.loss(team.models[0], rows, grpo.token_weights(mask), advantage, grpo.Config())[0].backward()
-        touched = seen[-1].grad.abs().sum(-1) > 0  # [R, T-1]: column t - 1 predicts token t
-        assert torch.equal(touched, (rows.mask & (rows.author | (weight > 0)))[:, 1:])
+        touched = seen[-1].grad.abs().sum(-1) > 0  # [R, T]: column t - 1 predicts token t
+        assert torch.equal(touched[:, :-1], (rows.mask & (rows.author | (weight > 0)))[:, 1:])
 
 
 def test_author_stats_by_hand():

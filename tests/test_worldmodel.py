@@ -547,17 +547,37 @@ def test_merging_equal_replies_changes_no_gradient_and_no_count():
     advantage[3], replies[5] = 0.0, Reply(replies[5].prompt, [1, 2], [-1.0, -1.0], False)
     replies[5].logp = grpo.token_logp(w.model, torch.tensor([replies[5].prompt + [1, 2]]))[0, -2:].tolist()
     rows, merged, total = worldmodel.training_rows(replies, advantage)
-    assert total == sum(len(r.ids) for r in replies) and len(merged) == len(rows.tokens) < 13
+    distinct = {(tuple(r.prompt), tuple(r.ids)) for r in replies}
+    assert total == sum(len(r.ids) for r in replies) and len(rows.tokens) == len({p for p, _ in distinct}) < len(distinct) < 13
     model = copy.deepcopy(w.model)
     loss = sum(-a * grpo.token_logp(model, torch.tensor([r.prompt + r.ids]))[0, len(r.prompt):].sum() for r, a in zip(replies, advantage)) / total
     loss.backward()
-    found = gradient(w, rows, merged, total)
-    assert max(g.abs().max() for g in found.values()) > 1e-3
-    for name, p in model.named_parameters():
-        torch.testing.assert_close(found[name], p.grad, rtol=0, atol=1e-6)
-    assert any((g - found[name]).abs().max() > 1e-4 for name, g in gradient(w, rows, merged).items())  # another normaliser would show
-    for r, mask, logp in zip(rows.tokens.tolist(), rows.mask.tolist(), rows.behaviour_logp.tolist()):
-        assert [t for t, m in zip(r, mask) if m] in [x.ids for x in replies] and not any(x for x, m in zip(logp, mask) if not m)
+    for longest in (256, 20, 1):  # answers that share rows, some of them, none of them
+        rows, merged, total = worldmodel.training_rows(replies, advantage, longest=longest)
+        found = gradient(w, rows, merged, total)
+        assert max(g.abs().max() for g in found.values()) > 1e-3
+        for name, p in model.named_parameters():
+            torch.testing.assert_close(found[name], p.grad, rtol=0, atol=1e-6)
+        assert any((g - found[name]).abs().max() > 1e-4 for name, g in gradient(w, rows, merged).items())  # another normaliser would show
+        answers = [[(t, x) for t, x, b in zip(*(column[i].tolist() for column in (rows.tokens, rows.behaviour_logp, rows.branch))) if b == n]
+                   for i in range(len(rows.tokens)) for n in range(1, int(rows.branch[i].max()) + 1)]
+        assert longest > 1 or len(answers) == len(rows.tokens)
+        for answer in answers:
+            assert answer in [[(t, pytest.approx(x)) for t, x in zip(r.ids, r.logp)] for r in replies]
+        assert torch.equal(rows.mask, rows.branch > 0) and not rows.behaviour_logp[~rows.mask].any() and not merged[~rows.mask].any()
+
+
+def test_answers_that_share_a_row_do_not_see_each_other():
+    w, prompt = tiny_world(seed=6), [3, 4, 5, 6]
+    replies = [Reply(prompt, ids, [0.0] * len(ids), True) for ids in ([7, 8, 9], [10], [11, 12, 13, 14])]
+    rows, _, _ = worldmodel.training_rows(replies, torch.ones(3))
+    assert len(rows.tokens) == 1
+    packed = grpo.token_logp(w.model, rows.tokens, wanted=rows.mask, branch=rows.branch)[0]
+    alone = [grpo.token_logp(w.model, torch.tensor([prompt + r.ids]))[0, len(prompt):] for r in replies]
+    torch.testing.assert_close(packed[len(prompt):], torch.cat(alone), rtol=0, atol=1e-5)
+    rows.tokens[0, len(prompt):len(prompt) + 3] = 20  # another first answer
+    changed = grpo.token_logp(w.model, rows.tokens, wanted=rows.mask, branch=rows.branch)[0]
+    assert torch.equal(changed[-5:], packed[-5:]) and not torch.equal(changed, packed)
 
 
 def test_rewards_that_are_all_equal_change_nothing(monkeypatch):
