@@ -242,6 +242,18 @@ def loss(model, rows, weight, advantage, cfg, reference_logp=None):
     return total, {"loss": total.detach(), "policy_loss": policy.detach(), **stats}
 
 
+def by_length(length, index, micro_rows, waste=0.15):
+    """Cut a batch into micro-batches of rows of like length. length: [R]; index: the rows to take. Yields (part of index, length of its
+    longest row): a part holds micro_rows rows at most, and when it holds 8 or more, at most a share of `waste` of it is padding."""
+    index = index[length[index].argsort(stable=True)]
+    lengths, first = length[index].tolist(), 0
+    for i in range(1, len(lengths) + 1):
+        filled = sum(lengths[first:i + 1])
+        if i == len(lengths) or i - first == micro_rows or (i - first >= 8 and filled < (1 - waste) * lengths[i] * (i + 1 - first)):
+            yield index[first:i], lengths[i - 1]
+            first = i
+
+
 STATISTICS = ("loss", "policy_loss", "kl", "nll", "clip_share", "mismatch_kl", "mismatch_max", "weight")
 
 
@@ -258,11 +270,8 @@ def update(model, optimizer, rows, mask, advantage, cfg, reference_logp=None, to
     length = (rows.mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)  # [R], up to the last sampled token
     advantage = per_token(advantage, mask)  # [R, T]
     pulls = torch.ones_like(length, dtype=torch.bool) if reference_logp is not None else ((advantage != 0) & (mask != 0)).any(1)
-    keep = pulls.nonzero()[:, 0]
-    keep = keep[length[keep].argsort(stable=True)]  # rows of like length together
     stats = {name: torch.zeros((), device=mask.device) for name in STATISTICS}
-    for part in keep.split(cfg.micro_rows) if len(keep) else ():
-        T = int(length[part].max())  # columns beyond the longest row are only padding
+    for part, T in by_length(length, pulls.nonzero()[:, 0], cfg.micro_rows):
         batch = rows[part].columns(T)
         reference = None if reference_logp is None else reference_logp[part][:, :T]
         partial, found = loss(model, batch, token_weights(mask[part][:, :T], total=total), advantage[part][:, :T], cfg, reference)

@@ -72,9 +72,10 @@ def update(model, optimizer, tokens, mask, cfg):
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
     total, loss = grpo.all_sum(mask.float().sum()), torch.zeros((), device=tokens.device)
-    for part in torch.arange(len(tokens), device=tokens.device).split(cfg.micro_rows):
-        weight = grpo.token_weights(mask[part], total=total)
-        partial = -(weight * grpo.token_logp(model, tokens[part], wanted=weight != 0)).sum()
+    length = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)  # [R], up to the last token that counts
+    for part, T in grpo.by_length(length, length.nonzero()[:, 0], cfg.micro_rows):
+        weight = grpo.token_weights(mask[part][:, :T], total=total)
+        partial = -(weight * grpo.token_logp(model, tokens[part][:, :T], wanted=weight != 0)).sum()
         partial.backward()
         loss += partial.detach()
     grpo.all_sum(loss)

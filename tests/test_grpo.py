@@ -297,3 +297,15 @@ def test_evaluation_gives_pass_at_k_over_problems_and_repeats_itself():
     assert metrics["pass@1"] == pytest.approx(sum(map(sum, won)) / 20) and metrics["pass@4"] == pytest.approx(sum(map(any, won)) / 5)
     assert metrics["pass@1_se"] == pytest.approx(float(share.std(correction=0)) / math.sqrt(5), abs=1e-6)
     assert 0 < metrics["pass@1"] < metrics["pass@4"] and metrics["n"] == 5
+
+
+def test_rows_of_like_length_share_a_micro_batch():
+    torch.manual_seed(0)
+    for n in (1, 7, 8, 9, 40, 120):
+        length, index = torch.randint(1, 100, (n,)), torch.randperm(n)[:max(1, 2 * n // 3)]
+        parts = list(grpo.by_length(length, index, 16))
+        assert sorted(i for part, _ in parts for i in part.tolist()) == sorted(index.tolist())
+        for part, longest in parts:
+            assert longest == length[part].max() and len(part) <= 16
+            assert len(part) <= 8 or length[part].sum() >= 0.85 * longest * len(part)
+    assert list(grpo.by_length(torch.tensor([3]), torch.tensor([], dtype=torch.long), 16)) == []
