@@ -10,8 +10,7 @@ Sample G responses to each of N prompts, let the environment reward them, and ca
 The functions come in the order the data flows: rollout -> group_advantages -> loss -> update -> evaluate. The first six are
 pure functions on tensors. Letters: N prompts, G group, R = N * G rows, T tokens, V vocabulary.
 
-Left out: a value network (the group's mean is the baseline), an entropy bonus, top-k sampling, a learned reward, and going on
-with a game that outgrows its context (the episode ends there, counted as truncated). With one update a batch (the default) the
+Left out: a value network (the group's mean is the baseline), an entropy bonus, top-k sampling, a learned reward. With one update a batch (the default) the
 ratio is 1 and the clip never acts; `--minibatches 2` is the paper's setting, where it does.
 """
 import dataclasses
@@ -20,8 +19,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
-
+from torch.nn.utils.rnn import pad_sequence
 
 
 @dataclass
@@ -51,6 +49,7 @@ class Rows:
     episode: torch.Tensor  # [R] int64
     group: torch.Tensor  # [R] int64: which prompt
     author: torch.Tensor | None = None  # [R, T] bool: the senior wrote it (tandem only)
+    opens: torch.Tensor | None = None  # [R, T] bool: its author was drawn before it (tandem only)
     branch: torch.Tensor | None = None  # [R, T] int64: answers to one prompt that share a row; 0 the prompt, 1, 2, ... the answers
 
     def __getitem__(self, index):
@@ -130,54 +129,100 @@ def train_tasks(env, step, n, seed):
 
 
 def rollout(sampler, env, tok, tasks, split, names, cfg):
-    """Play `cfg.group` episodes of each task. env: envs.Batch; names: whose random numbers each of the R = len(tasks) * group
-    episodes uses (Sampler.seed).
+    """Play `cfg.group` episodes of each task, all in step, a turn at a time. env: envs.Batch; names: whose random numbers each of the
+    E = len(tasks) * group episodes uses (Sampler.seed).
 
-    Returns (rows, episodes): Rows with T up to the longest, and for each episode a dict with task, reward, turns, text (of its
-    last turn) and what Step.info held."""
-    G, R = cfg.group, len(tasks) * cfg.group
-    max_new = cfg.max_new or env.first.max_new
+    What the environment says enters as forced tokens, as it was encoded once. Episodes that are over leave the batch. One that outgrows
+    its context goes on in a new row: the first observation (the goal) and its latest turns, prefilled afresh, for cached keys
+    would know what was dropped.
+
+    Returns (rows, episodes): Rows in the order of their episodes, and for each episode a dict with task, reward, turns, contexts (rows
+    it took), text (of its last turn) and what Step.info held."""
+    G, E = cfg.group, len(tasks) * cfg.group
+    max_new, context = cfg.max_new or env.first.max_new, sampler.context
     sampler.start()
-    observations = env.reset_many([task for task in tasks for _ in range(G)], split)
-    sampler.feed(range(len(tasks)), [tok.encode_turn("user", o, first=True) for o in observations[::G]])
-    sampler.select([min(row, R - 1) // G for row in range(sampler.rows)])  # the group's prompt is prefilled once
+    goals = [tok.encode_turn("user", o, first=True) for o in env.reset_many([task for task in tasks for _ in range(G)], split)[::G]]
+    sampler.feed(range(len(tasks)), goals)
+    sampler.select([e // G for e in range(E)])  # the group's prompt is prefilled once
     sampler.seed(names)
-    mask = torch.zeros_like(sampler.tokens, dtype=torch.bool)
-    turn_of_token = torch.full_like(sampler.tokens, -1)
-    column = torch.arange(mask.shape[1], device=mask.device)
-    episodes = [{"task": tasks[row // G], "reward": 0.0, "turns": 0, "truncated": False} for row in range(R)]
-    alive = list(range(R))
+    episodes = [{"task": tasks[e // G], "reward": 0.0, "turns": 0, "contexts": 1, "truncated": False} for e in range(E)]
+    rows = [new_row(e, goals[e // G]) for e in range(E)]  # the one that each episode writes
+    full, past = [], [[] for _ in range(E)]  # rows that outgrew their context; the ids of each episode's turns
+    alive = list(range(E))
+    at = {e: e for e in alive}  # the sampler's row of each episode that is alive
     for turn in range(env.first.max_turns):
-        before = sampler.sample(max_new, tok.stop_ids, temperature=cfg.temperature, rows=alive)
-        new = (column >= before[:, None]) & (column < sampler.length[:, None])  # [R, T]: from lengths, never from an id
-        mask |= new
-        turn_of_token[new] = turn
-        start, end = before.tolist(), sampler.length.tolist()
-        low = min(start[row] for row in alive)
-        ids = sampler.tokens[:, low:max(end)].tolist()
-        written = {row: ids[row][start[row] - low:end[row] - low] for row in alive}
-        ended = {row: bool(w) and w[-1] in tok.stop_ids for row, w in written.items()}
-        texts = [tok.decode(written[row][:-1] if ended[row] else written[row]) for row in alive]
-        replies, still = {}, []
-        for row, text, step in zip(alive, texts, env.step_many(alive, texts)):
-            episode = episodes[row]
-            truncated = episode["truncated"] or step.info.get("truncated", False) or not ended[row]
+        before = sampler.sample(max_new, tok.stop_ids, temperature=cfg.temperature, rows=list(at.values())).tolist()
+        after = sampler.length.tolist()
+        low, high = min(before[b] for b in at.values()), max(after[b] for b in at.values())
+        found = {name: getattr(sampler, name)[:, low:high].tolist() for name in sampler.per_token}
+        said = {e: {name: x[b][before[b] - low:after[b] - low] for name, x in found.items()} for e, b in at.items()}
+        ended = {e: bool(new["tokens"]) and new["tokens"][-1] in tok.stop_ids for e, new in said.items()}
+        texts = [tok.decode(said[e]["tokens"][:-1] if ended[e] else said[e]["tokens"]) for e in alive]
+        replies, still, fresh = {}, [], {}
+        for e, text, step in zip(alive, texts, env.step_many(alive, texts)):
+            episode, new = episodes[e], said[e]
+            append(rows[e], new, turn)
+            truncated = episode["truncated"] or step.info.get("truncated", False) or not ended[e]
             episode.update(step.info, text=text, turns=turn + 1, reward=episode["reward"] + step.reward, truncated=truncated)
-            replies[row] = ([] if ended[row] else [tok.end_id]) + tok.encode_turn("user", step.observation)
-            if not step.done and end[row] + len(replies[row]) < sampler.context:
-                still.append(row)
-            elif not step.done:
-                episode["truncated"] = True  # the context is full
-        alive = still
-        if not alive or turn + 1 == env.first.max_turns:
+            replies[e] = ([] if ended[e] else [tok.end_id]) + tok.encode_turn("user", step.observation)
+            past[e].append(new["tokens"] + replies[e])
+            if step.done:
+                continue
+            if after[at[e]] + len(replies[e]) >= context:
+                fresh[e] = latest(goals[e // G], past[e], context)
+                if len(fresh[e]) >= context:  # not even the goal and one turn fit
+                    episode["truncated"] = True
+                    continue
+            still.append(e)
+        if not still or turn + 1 == env.first.max_turns:
             break
-        sampler.feed(alive, [replies[row] for row in alive])
-    T = int(sampler.length[:R].max())
-    episode = torch.arange(R, device=mask.device)
-    wrote = None if sampler.wrote is None else sampler.wrote[:R, :T] & mask[:R, :T]
-    rows = Rows(sampler.tokens[:R, :T].clone(), mask[:R, :T], sampler.logp[:R, :T].clone(), turn_of_token[:R, :T], episode,
-                episode // G, wrote)
-    return rows, episodes
+        if len(still) <= 0.75 * len(after) and not sampler.compile:  # copying a cache costs about a turn
+            sampler.select([at[e] for e in still])
+            at = {e: b for b, e in enumerate(still)}
+        alive, at = still, {e: at[e] for e in still}
+        for e in fresh.keys() & at.keys():
+            full.append(rows[e])
+            rows[e] = new_row(e, fresh[e])
+            episodes[e]["contexts"] += 1
+            sampler.clear([at[e]])
+        for e in set(alive) - fresh.keys():
+            append(rows[e], {"tokens": replies[e]})
+        sampler.feed([at[e] for e in alive], [fresh.get(e, replies[e]) for e in alive])
+    return stack(sorted(full + rows, key=lambda row: row["episode"]), G, sampler), episodes
+
+
+def latest(goal, turns, context):
+    """The goal and as many of the last turns as fill half of the context; at least one."""
+    kept, room = [], context // 2 - len(goal)
+    for turn in reversed(turns):
+        if kept and len(turn) > room:
+            break
+        kept, room = turn + kept, room - len(turn)
+    return goal + kept
+
+
+def new_row(episode, prompt):
+    row = {"episode": episode, "tokens": [], "turn": [], "logp": [], "wrote": [], "opens": []}
+    append(row, {"tokens": prompt})
+    return row
+
+
+def append(row, new, turn=-1):
+    """Add tokens to a row: sampled in a turn, with what the sampler knows of each, or forced."""
+    n = len(new["tokens"])
+    for name in ("tokens", "logp", "wrote", "opens"):
+        row[name] += new.get(name, [0] * n)
+    row["turn"] += [turn] * n
+
+
+def stack(rows, group, sampler):
+    """Rows of lists -> Rows of tensors"""
+    def column(name, dtype, padding=0):
+        made = [torch.tensor(row[name], dtype=dtype) for row in rows]
+        return pad_sequence(made, batch_first=True, padding_value=padding).to(sampler.tokens.device)
+    turn, episode = column("turn", torch.long, -1), torch.tensor([row["episode"] for row in rows], device=sampler.tokens.device)
+    authors = [column(name, torch.bool) if name in sampler.per_token else None for name in ("wrote", "opens")]
+    return Rows(column("tokens", torch.long), turn >= 0, column("logp", torch.float), turn, episode, episode // group, *authors)
 
 
 def episode_rewards(episodes, group, device="cpu"):

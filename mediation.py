@@ -22,7 +22,7 @@ class World:
     max_observation: int  # tokens
     sampling: dict = field(default_factory=dict)  # of Sampler: compile, dtype
     temperature: float = 0.0  # of imagination; training samples at 1
-    samplers: dict = field(default_factory=dict)  # rows -> Sampler
+    sampler: Sampler | None = None  # made when first asked
     dropped: int = 0  # turns that did not fit into a prompt's context
 
     def role(self, name):
@@ -80,18 +80,14 @@ def write(w, prompts, k, max_new, names, temperature=1.0, rows=512):
     """k replies to each prompt, in order. names: whose random numbers a prompt's replies use. A prompt is prefilled once, from
     position 0, and its k siblings go on from a copy of its cache."""
     replies, per = [], max(1, rows // k)
+    if w.sampler is None or w.sampler.rows < k:
+        w.sampler = Sampler(w.model, max(rows, k), **w.sampling)
+    sampler = w.sampler
     for first in range(0, len(prompts), per):
         some, n = prompts[first:first + per], min(per, len(prompts) - first) * k
-        size = 1 << (n - 1).bit_length()
-        size = size * 3 // 4 if n <= size * 3 // 4 else size  # few sizes, little padding
-        if w.sampling.get("compile"):
-            size = max(rows, n)  # every size would be a graph of its own
-        if size not in w.samplers:
-            w.samplers[size] = Sampler(w.model, size, **w.sampling)
-        sampler = w.samplers[size]
         sampler.start()
         sampler.feed(range(len(some)), some)
-        sampler.select([min(row, n - 1) // k for row in range(size)])
+        sampler.select([row // k for row in range(n)])
         sampler.seed([(*name, i) for name in names[first:first + per] for i in range(k)])
         before = sampler.sample(max_new, w.tok.stop_ids, temperature=temperature, rows=range(n)).tolist()
         tokens, logp, after = sampler.tokens.tolist(), sampler.logp.tolist(), sampler.length.tolist()

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+import atod
 import envs
 import grpo
 import run
@@ -34,6 +35,7 @@ class Config:
     junior_skill: str = "junior"  # what a junior made here has seen: junior (the plain notation) or graded (a little of the private one)
     tokenizer: str = "trained"  # trained (on the environment's text) or a public one by tiktoken's name: gpt2, ...
     level: int = 0  # of house, 1 to 4; 0: what it proposes (worldmodel: see --levels)
+    turns: int = 0  # of house, how many a game may take; 0: what the level proposes
     text: str = ""  # of house: terse (3 to 8 words, each a token) or plain (English as in ALFWorld); empty: terse
     context: int = 0  # tokens an episode may take; 0: what the environment proposes
     layers: int = 2  # of the senior
@@ -64,11 +66,11 @@ def check(v):
 
 def open_env(v):
     """-> envs.Batch, its options. Stop when it does not exist or lacks something."""
-    options = {"data": v["data"], **{name: v[name] for name in ("level", "text") if v[name]}}
+    options = {"data": v["data"], **{name: v[name] for name in ("level", "text", "turns") if v[name]}}
     try:
         env = envs.Batch(v["env"], **options)
     except TypeError:
-        raise run.Stop(f"{v['env']} knows no --level or --text") from None
+        raise run.Stop(f"{v['env']} knows no --level, --text or --turns") from None
     except ValueError as error:
         raise run.Stop(str(error)) from None
     for skill in [v["skill"]] + ([v["junior_skill"]] if v["junior"] == "auto" else []):
@@ -98,38 +100,56 @@ def check_prompts(env, tok, context, max_new):
                 raise run.Stop(f"{split} task {task} has {n} tokens; with --max-new {max_new} it does not fit --context {context}")
 
 
-def open_models(v, env, options, device, rank):
-    """-> senior, junior or None, tokenizer, the checkpoint files they came from. Makes the warm starts that are missing."""
-    paths = {"senior": v["senior"], "junior": v["junior"]}
-    given = [sft.load_model(p)[:2] for p in (v["senior"], v["junior"]) if p not in ("", "auto")]
-    tok = given[0][1] if given else open_tokenizer(v, env)
+def make_models(v, env, options, device, rank, given, wanted):
+    """given: {role: checkpoint file or folder}; wanted: {role: (layers, width, sft.Config)}, warm starts that are made where they are missing.
+    -> tokenizer, {role: file}"""
+    found = [sft.load_model(path)[:2] for path in given.values()]
+    tok = found[0][1] if found else open_tokenizer(v, env)
+    if any(its.state() != tok.state() for _, its in found):
+        raise run.Stop(f"{' and '.join(given.values())} have two vocabularies; {' and '.join(given)} must share one")
     context, max_new = v["context"] or env.first.context, v["max_new"] or env.first.max_new
-    check_prompts(env, tok, min([context] + [model.cfg.context for model, _ in given]), max_new)
-    settings, wanted = run.build(sft.Config, v), {}
-    if not v["senior"] and v["method"] != "sft":
-        wanted["senior"] = (small_config(tok.n_vocab, context, v["layers"], v["width"]), v["skill"], v["target"])
-    if v["junior"] == "auto":
-        wanted["junior"] = (small_config(tok.n_vocab, context, v["junior_layers"], v["junior_width"]), v["junior_skill"], -1.0)
-    recipes = [sft.make_recipe(v["env"], options, env, tok, cfg, dataclasses.replace(settings, skill=skill, target=target), v["seed"])
-               for cfg, skill, target in wanted.values()]
+    check_prompts(env, tok, min([context] + [model.cfg.context for model, _ in found]), max_new)
+    recipes = [sft.make_recipe(v["env"], options, env, tok, small_config(tok.n_vocab, context, layers, width), settings, v["seed"])
+               for layers, width, settings in wanted.values()]
+    paths = dict(given)
     if rank == 0:
         paths.update(zip(wanted, sft.warm_start(recipes, v["cache"], device, torch.get_num_threads())))
-    if dist.is_initialized():
-        shared = [paths]
-        dist.broadcast_object_list(shared)
-        paths = shared[0]
+    return tok, from_first(paths)
+
+
+def from_first(value):
+    """Rank 0's value, in every rank."""
+    if not dist.is_initialized():
+        return value
+    shared = [value]
+    dist.broadcast_object_list(shared)
+    return shared[0]
+
+
+def load_models(paths, device, rank):
+    """-> {role: model}, what is known of each said"""
     models = {}
     for role, path in paths.items():
-        if not path:
-            continue
-        models[role], its, state = sft.load_model(path, device)
-        if its.state() != tok.state():
-            raise run.Stop(f"{path} has another vocabulary; senior and junior must share one")
+        models[role], _, state = sft.load_model(path, device)
         if rank == 0 and "target" in state:
             short = "" if state["accuracy"] >= state["target"] else f": it did NOT reach {state['target']}, expect little"
-            print(f"{role}: {models[role].n_params():,} parameters, solo {state['solo']:.2f} after {state['steps']} steps{short}")
+            print(f"{role}: {models[role].n_params():,} parameters, success {state['solo']:.2f} after {state['steps']} steps{short}")
+    return models
+
+
+def open_models(v, env, options, device, rank):
+    """-> senior, junior or None, tokenizer, the checkpoint files they came from. Makes the warm starts that are missing."""
+    settings, wanted = run.build(sft.Config, v), {}
+    if not v["senior"] and v["method"] != "sft":
+        wanted["senior"] = v["layers"], v["width"], settings
+    if v["junior"] == "auto":
+        wanted["junior"] = v["junior_layers"], v["junior_width"], dataclasses.replace(settings, skill=v["junior_skill"], target=-1.0)
+    given = {role: v[role] for role in ("senior", "junior") if v[role] not in ("", "auto")}
+    tok, paths = make_models(v, env, options, device, rank, given, wanted)
+    models = load_models(paths, device, rank)
     if "senior" not in models:
         torch.manual_seed(v["seed"])
+        context = v["context"] or env.first.context
         models["senior"] = GPT(small_config(tok.n_vocab, context, v["layers"], v["width"])).to(device)
     if "junior" in models and models["junior"].cfg.context != models["senior"].cfg.context:
         raise run.Stop("senior and junior have different contexts; make them with the same --context")
@@ -160,13 +180,15 @@ class Run:
     compiled: bool
     problems: int  # of the final table
     began: float  # when, in seconds since the epoch, less what earlier parts of a resumed run took
+    teacher: GPT | None = None  # opd, atod, and grpo beside them (agent.py)
+    atod_cfg: atod.Config | None = None
     step: int = 0  # batches done
     skipped: int = 0  # updates left out, for they were not finite
     accuracy: float = math.nan  # solo, on valid problems, last time it was looked at
 
 
-def prepare(v, device, rank, world):
-    """Options -> Run, warm starts made. The folder is claimed once ranks and environment are accepted."""
+def prepare(v, device, rank, world, models=open_models):
+    """Options -> Run, warm starts made. The folder is claimed once ranks and environment are accepted. models: how they are come by."""
     began = time.time()
     if v["method"] == "tandem" and not v["junior"]:
         v["junior"] = "auto"
@@ -181,7 +203,8 @@ def prepare(v, device, rank, world):
         print(f"{v['method']} on {v['env']}, {v['steps']} updates, {torch.get_num_threads()} threads, output in {v['out']}")
         if v["env"] == "arithmetic":
             print("with the default settings about 2 minutes on two CPU cores, half of it a warm start that is made once")
-    model, junior, tok, paths = open_models(v, env, options, device, rank)
+    model, second, tok, paths = models(v, env, options, device, rank)
+    junior, teacher = (second, None) if models is open_models else (None, second)
     warm = {k: x.clone() for k, x in model.state_dict().items()}
     reference = junior if cfg.kl and cfg.kl_to == "junior" else None
     if cfg.kl and cfg.kl_to == "warm":
@@ -194,7 +217,7 @@ def prepare(v, device, rank, world):
                 "dtype": torch.bfloat16 if device.startswith("cuda") else torch.float32}  # what is trained stays fp32
     team = tandem.TandemSampler(model, junior, **sampling) if junior is not None else None
     return Run(v, cfg, tandem_cfg, sft_cfg, env, tok, model, warm, reference, optimizer, Sampler(model, **sampling), team, paths,
-               device, rank, world, compiled, problems, began)
+               device, rank, world, compiled, problems, began, teacher, run.build(atod.Config, v))
 
 
 def restored(r):
@@ -218,7 +241,7 @@ def sft_step(r):
 
 def rl_step(r):
     """Rollout, scoring, update. -> statistics, times in seconds among them"""
-    clock, cfg, together = [time.perf_counter()], r.cfg, r.v["method"] == "tandem"
+    clock, cfg, together, spent = [time.perf_counter()], r.cfg, r.v["method"] == "tandem", r.env.seconds
     tasks = grpo.train_tasks(r.env, r.step, cfg.prompts, r.v["seed"])[r.rank::r.world]
     names = [(r.v["seed"], "train", r.step, task, sample) for task in tasks for sample in range(cfg.group)]
     sampler, how = r.team if together else r.solo, r.tandem_cfg
@@ -227,15 +250,21 @@ def rl_step(r):
     rows, episodes = grpo.rollout(sampler, r.env, r.tok, tasks, "train", names, cfg)
     clock.append(time.perf_counter())
     rewards, valid = grpo.episode_rewards(episodes, cfg.group, rows.tokens.device)
-    advantages = grpo.group_advantages(rewards, valid=valid)  # [N, G]
-    mask = tandem.loss_mask(rows, how.junior_weight) if together else rows.mask.float()
-    mask = mask * valid.flatten()[:, None]  # an episode whose engine died does not count
-    reference_logp = grpo.score(r.reference, rows, cfg) if cfg.kl else None
+    advantages, extra = grpo.group_advantages(rewards, valid=valid), {}  # [N, G]; an episode whose engine died does not count
+    advantage, reference_logp = advantages.flatten()[rows.episode], grpo.score(r.reference, rows, cfg) if cfg.kl else None
+    if r.teacher is not None:
+        teacher_logp = rows.behaviour_logp if r.atod_cfg.mix == "grpo" else grpo.score(r.teacher, rows, cfg)  # grpo asks no teacher
+        advantage, extra = atod.advantages(rows, teacher_logp, advantages.flatten(), r.atod_cfg, r.step, cfg.steps)
+        mask = atod.trajectory_mean(rows, valid.flatten())
+    else:
+        mask = tandem.loss_mask(rows, how.junior_weight) if together else rows.mask.float()
+        mask = mask * valid.flatten()[rows.episode, None]
     clock.append(time.perf_counter())
 
     updates = []
-    for index in torch.arange(len(rows.tokens), device=mask.device).chunk(cfg.minibatches):  # whole groups, as N divides
-        updates.append(grpo.update(r.model, r.optimizer, rows[index], mask[index], advantages.flatten()[index], cfg,
+    for part in range(cfg.minibatches):  # whole groups, as N divides
+        index = (rows.group * cfg.minibatches // len(tasks) == part).nonzero()[:, 0]
+        updates.append(grpo.update(r.model, r.optimizer, rows[index], mask[index], advantage[index], cfg,
                                    None if reference_logp is None else reference_logp[index]))
     clock.append(time.perf_counter())
 
@@ -244,15 +273,17 @@ def rl_step(r):
     flat = grpo.gathered((advantages == 0).all(1).tolist())  # of all ranks, as the episodes below
     played = grpo.summary(grpo.gathered(episodes), cfg.group)
     stats.update({k: x for k, x in played.items() if not k.startswith("pass@")}, success=played["pass@1"],
-                 zero_variance=sum(flat) / len(flat), tokens=sum(grpo.gathered([int(rows.mask.sum())])))
+                 zero_variance=sum(flat) / len(flat), tokens=sum(grpo.gathered([int(rows.mask.sum())])), **extra)
     if together:
-        shared = tandem.author_stats(r.team, rows)
+        shared = tandem.author_stats(rows)
         if how.schedule != "alternate" and tandem.share_is_off(shared, how.p):
             tqdm.write(f"warning: the senior won {shared['senior_draws']:.2f} of {shared['redraws']} draws at p = {how.p}",
                        file=sys.stderr)
         stats.update(shared)
-    stats.update(zip(("time_rollout", "time_scoring", "time_update"), (b - a for a, b in zip(clock, clock[1:]))))
-    return {**stats, "tokens_per_s": stats["tokens"] / stats["time_rollout"]}
+    rollout, scoring, update = (b - a for a, b in zip(clock, clock[1:]))
+    stats.update(time_rollout=rollout, time_environment=r.env.seconds - spent, time_scoring=scoring, time_update=update)
+    return {**stats, "tokens_per_s": stats["tokens"] / rollout,
+            "agent_steps_per_s": played["turns"] * len(tasks) * cfg.group * r.world / (rollout + scoring + update)}
 
 
 # ---- what is shown ----

@@ -28,8 +28,8 @@ class Stop(Exception):
 
 @dataclass
 class Config:
-    method: str = "tandem"  # sft, grpo, tandem or worldmodel
-    env: str = "arithmetic"  # a file in envs/; worldmodel takes house
+    method: str = "tandem"  # sft, grpo, tandem, worldmodel, opd or atod
+    env: str = "arithmetic"  # a file in envs/; worldmodel, opd and atod propose house
     data: str = ""  # path of the environment's data, where it needs some
     seed: int = 0  # of the warm start, the tasks and every random draw
     out: str = ""  # output folder; empty: out/<method>-<env>-<seed>

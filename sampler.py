@@ -64,7 +64,7 @@ class Sampler:
     """B rows that grow side by side. `models` holds one model; TandemSampler adds the junior.
 
     tokens [B, S+1] int64, length [B], logp [B, S+1] (behaviour log-prob of each sampled token, else 0), count [B] (tokens sampled
-    so far in the episode), finished [B]."""
+    so far in the episode), finished [B]. B is as many rows as are in use: all after start(), fewer after a select() of fewer."""
 
     def __init__(self, model, rows, *, compile=False, dtype=torch.float32, junior=None, context=0):
         """dtype: of weights and cache. Other than fp32, the sampler holds copies of the models and refreshes them at start().
@@ -72,20 +72,30 @@ class Sampler:
         self.sources = [model] if junior is None else [model, junior]
         self.models = self.sources if dtype == torch.float32 else [copy_as(m, dtype) for m in self.sources]
         device, self.context, self.rows = model.embed.weight.device, context or model.cfg.context, rows
-        self.caches = [empty_cache(m.cfg, rows, self.context, device, m.embed.weight.dtype) for m in self.models]
+        self.whole = {"caches": [empty_cache(m.cfg, rows, self.context, device, m.embed.weight.dtype) for m in self.models]}
         long = dict(dtype=torch.long, device=device)
-        self.tokens = torch.zeros(rows, self.context + 1, **long)
-        self.logp = torch.zeros(rows, self.context + 1, device=device)
-        self.length, self.limit, self.count, self.key = (torch.zeros(rows, **long) for _ in range(4))
-        self.finished = torch.ones(rows, dtype=torch.bool, device=device)
+        self.add(tokens=torch.zeros(rows, self.context + 1, **long), logp=torch.zeros(rows, self.context + 1, device=device),
+                 **{name: torch.zeros(rows, **long) for name in ("length", "limit", "count", "key")},
+                 finished=torch.ones(rows, dtype=torch.bool, device=device))
+        self.per_token = ["tokens", "logp"]  # what is known of each token, [B, S+1] each
+        self.use(rows)
         self.is_stop = torch.zeros(model.cfg.vocab_size, dtype=torch.bool, device=device)
         self.temperature = torch.ones(1, device=device)
         self.slots = None  # attend to so many cache slots only; stays None, for all, in a compiled graph of fixed shape
-        self.wrote = None  # [B, S+1] bool: the senior wrote the token (TandemSampler)
-        self.per_row = [self.tokens, self.logp, self.length, self.limit, self.count, self.key, self.finished]
         self.compile, self.decode, self.graph = compile, self.step, None
         if compile:
             self.decode = torch.compile(self.step, fullgraph=True, dynamic=False)
+
+    def add(self, **state):
+        """Tensors of a row each."""
+        self.whole.update(state)
+        for name, x in state.items():
+            setattr(self, name, x)
+
+    def use(self, n):
+        """Only the first n rows take part from here on. What the others hold is lost."""
+        for name, x in self.whole.items():
+            setattr(self, name, [[(keys[:n], values[:n]) for keys, values in cache] for cache in x] if name == "caches" else x[:n])
 
     # ---- one token a row: everything below runs inside the graph ----
 
@@ -120,8 +130,10 @@ class Sampler:
             if model is not source:
                 for copied, p in zip(model.parameters(), source.parameters()):
                     copied.copy_(p)
-        for state in self.per_row:
-            state.zero_()
+        self.use(self.rows)
+        for name, x in self.whole.items():
+            if name != "caches":
+                x.zero_()
 
     def seed(self, names):
         """Give the first len(names) rows the random numbers of their episodes: (run seed, purpose, update, task, sample) each."""
@@ -154,16 +166,24 @@ class Sampler:
             model.hidden(self.tokens[rows].gather(1, position), position, cache, rows, int(self.length.max()))
 
     def select(self, indices):
-        """Row i becomes a copy of row indices[i] (B of them), random numbers included: a group's shared prompt (seed the copies
-        afterwards), siblings of a tree, compaction."""
+        """Row i becomes a copy of row indices[i], random numbers included: a group's shared prompt (seed the copies afterwards),
+        siblings of a tree. Fewer indices than rows: the rows behind them drop out until start(), and cost nothing from here on (a
+        compiled graph is of fixed shape: there they stay, to be left alone)."""
+        n = len(indices)
+        if self.compile:
+            indices = list(indices) + [indices[-1]] * (self.rows - n)
         indices = torch.as_tensor(indices, device=self.tokens.device)
-        for state in self.per_row:
-            state.copy_(state[indices])
         filled = int(self.length.max())  # what lies behind is never looked at
+        for name in self.whole.keys() - {"caches"}:
+            getattr(self, name)[:len(indices)] = getattr(self, name)[indices]
         for cache in self.caches:
-            for keys, values in cache:
-                keys[:, :, :filled] = keys[indices, :, :filled]
-                values[:, :, :filled] = values[indices, :, :filled]
+            for x in (x for layer in cache for x in layer):
+                x[:len(indices), :, :filled] = x[indices, :, :filled]
+        self.use(len(indices))
+
+    def clear(self, rows):
+        """Empty these rows; how many tokens their episodes have sampled is kept."""
+        self.length[rows] = 0
 
     @torch.no_grad()
     def sample(self, max_new, stop_ids, *, temperature=1.0, rows=None):

@@ -35,6 +35,7 @@ class Config:
     weight_decay: float = 0.1  # AdamW's, on demonstrations; it shortens the plateau before addition is learned
     target: float = -1.0  # stop at this sampled accuracy on valid problems; below 0: what the environment proposes for the skill
     warm_steps: int = 0  # stop a warm start after so many steps all the same; 0: what the environment proposes
+    habits: int = 0  # then so many steps on a careless player's demonstrations: bad habits, for a student that has the skill (atod: see --student-habits)
 
 
 def demonstration_row(env, tok, task, split, seed, skill, context):
@@ -123,8 +124,8 @@ def fingerprint(recipe):
 
 def train_until(recipe, device="cpu", position=0, parent=None):
     """-> {"model", "model_config", "tokenizer", "solo", "accuracy", "steps", "target"}. Ends at the target accuracy on 256 sampled
-    valid problems, in the family of answers that does worst (a senior of two notations must know both), looked at every 25 steps
-    and every 5 once it is half reached; or at warm_steps, with what it has."""
+    valid problems (where the environment says so in the family that does worst: a senior of two notations must know both), looked at
+    every 25 steps and every 5 once it is half reached; or at warm_steps, with what it has. Bad habits come behind that."""
     env, tok = envs.Batch(recipe.env, **recipe.env_options), tokenizer.from_state(recipe.tokenizer)
     cfg, base = Config(**recipe.sft), grpo.Config()
     target, limit = cfg.target, cfg.warm_steps
@@ -138,16 +139,25 @@ def train_until(recipe, device="cpu", position=0, parent=None):
             done += 1
             bar.update()
             if done % 25 == 0 or (accuracy > target / 2 and done % 5 == 0) or done == limit:
-                problems = 256 if env.first.max_turns * env.first.max_new < 200 else 32
-                found, _, episodes = grpo.evaluate(sampler, env, tok, base, "valid", problems, 1, recipe.seed)
-                solo, accuracy = found["pass@1"], grpo.worst_family(episodes)
+                solo, accuracy = graded(sampler, env, tok, base, recipe.seed)
                 bar.set_postfix(loss=f"{stats['loss']:.3f}", solo=f"{solo:.2f}", worst=f"{accuracy:.2f}", target=target)
                 if accuracy >= target:
                     break
             if parent is not None and os.getppid() != parent:
                 os._exit(1)  # whoever asked for this is gone
+        for habit in range(cfg.habits):
+            step(model, optimizer, env, tok, done + habit, recipe.seed, dataclasses.replace(cfg, skill="careless"), base)
+        if cfg.habits:
+            solo, _ = graded(sampler, env, tok, base, recipe.seed)
     return {"model": {k: v.cpu() for k, v in model.state_dict().items()}, "model_config": dataclasses.asdict(model.cfg),
             "tokenizer": recipe.tokenizer, "solo": solo, "accuracy": accuracy, "steps": done, "target": target}
+
+
+def graded(sampler, env, tok, base, seed):
+    """Success on sampled valid problems, and what is held against the target."""
+    problems = 256 if env.first.max_turns * env.first.max_new < 200 else 32
+    found, _, episodes = grpo.evaluate(sampler, env, tok, base, "valid", problems, 1, seed)
+    return found["pass@1"], grpo.worst_family(episodes) if env.first.every_family else found["pass@1"]
 
 
 def make(recipe, path, device, threads, position, parent=None):

@@ -9,7 +9,8 @@ the junior can follow. What tandem adds to GRPO is one state a row (author, toke
 
     mask = sampled and the senior wrote it                     (made in the decode step, used once, in the loss)
 
-On `arithmetic` a word is a line, and the longest run without a redraw is the six tokens of a line.
+On `arithmetic` a word is a line, and the longest run without a redraw is the six tokens of a line. In a game of many turns every turn
+of the model begins with a redraw.
 """
 import math
 from dataclasses import dataclass
@@ -47,15 +48,15 @@ class TandemSampler(Sampler):
     def __init__(self, senior, junior, rows, *, compile=False, dtype=torch.float32):
         super().__init__(senior, rows, compile=compile, dtype=dtype, junior=junior)
         device = self.tokens.device
-        self.author, self.fresh = (torch.ones(rows, dtype=torch.bool, device=device) for _ in range(2))
-        self.since, self.author_key = (torch.zeros(rows, dtype=torch.long, device=device) for _ in range(2))
-        self.wrote, self.opens = (torch.zeros_like(self.tokens, dtype=torch.bool) for _ in range(2))
-        self.junior_logp = torch.zeros_like(self.logp)
+        self.add(**{name: torch.ones(rows, dtype=torch.bool, device=device) for name in ("author", "fresh")},
+                 **{name: torch.zeros(rows, dtype=torch.long, device=device) for name in ("since", "author_key")},
+                 **{name: torch.zeros_like(self.tokens, dtype=torch.bool) for name in ("wrote", "opens")},
+                 junior_logp=torch.zeros_like(self.logp))
+        self.per_token += ["wrote", "opens"]
         self.boundary = torch.zeros_like(self.is_stop)
         self.p = torch.ones(1, device=device)
         self.max_gap = torch.ones(1, dtype=torch.long, device=device)
         self.toggle = torch.zeros(1, dtype=torch.bool, device=device)
-        self.per_row += [self.author, self.author_key, self.fresh, self.since, self.wrote, self.opens, self.junior_logp]
 
     def set_schedule(self, name, tok, mark, max_gap, p):
         """How the author changes from now on (paper, and the strategies of its code)."""
@@ -76,6 +77,16 @@ class TandemSampler(Sampler):
         self.author.copy_(self.toggle | (uniform(self.author_key, self.count) < self.p))  # alternate: the senior first
         self.fresh.fill_(True)
         self.since.zero_()
+
+    def feed(self, rows, ids):
+        """What the environment says ends a word: the author of the next turn is drawn anew (alternate: hands over, unless that has
+        just been done)."""
+        super().feed(rows, ids)
+        rows = torch.as_tensor(list(rows), dtype=torch.long, device=self.tokens.device)
+        drawn = uniform(self.author_key[rows], self.count[rows]) < self.p
+        self.author[rows] = torch.where(self.toggle, self.author[rows] ^ ~self.fresh[rows], drawn)
+        self.fresh[rows] = True
+        self.since[rows] = 0
 
     def step(self):
         senior, junior = self.logits(0).log_softmax(-1), self.logits(1).log_softmax(-1)  # [B, V] each
@@ -100,11 +111,10 @@ def loss_mask(rows, junior_weight=0.0):
     return rows.mask * torch.where(rows.author, 1.0, junior_weight)
 
 
-def author_stats(sampler, rows):
+def author_stats(rows):
     """How the team shared the writing. -> senior_share (of tokens), redraws, senior_draws (share of the redraws that chose the
     senior), run_length (tokens between redraws)."""
-    R, T = rows.tokens.shape
-    opens = sampler.opens[:R, :T] & rows.mask
+    opens = rows.opens & rows.mask
     redraws, tokens = int(opens.sum()), int(rows.mask.sum())
     return {"senior_share": float((rows.author & rows.mask).sum()) / max(1, tokens), "redraws": redraws,
             "senior_draws": float((opens & rows.author).sum()) / max(1, redraws), "run_length": tokens / max(1, redraws)}

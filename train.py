@@ -3,6 +3,7 @@
     python train.py --method tandem                                  # from nothing to the table, minutes on two CPU cores
     python train.py --method grpo --junior auto                      # the baseline, graded by the same junior
     python train.py --method worldmodel                              # a world model whose memory is text, on a house
+    python train.py --method atod                                    # a student that passes its teacher, in the same houses
     python train.py --method tandem --env gsm8k --data PATH/train.jsonl --steps 3
     torchrun --nproc_per_node=2 train.py --method grpo               # data parallel: each rank rolls out its own prompts
 
@@ -22,6 +23,8 @@ import torch
 import torch.distributed as dist
 from tqdm import tqdm
 
+import agent
+import atod
 import grpo
 import policy
 import run
@@ -30,12 +33,14 @@ import tandem
 import world
 import worldmodel
 
-METHODS = {"sft": policy, "grpo": policy, "tandem": policy, "worldmodel": world}  # the module that prepares, updates and shows it; policy.py says how
+METHODS = {"sft": policy, "grpo": policy, "tandem": policy, "worldmodel": world, "opd": agent, "atod": agent}  # the module that prepares, updates and shows it; policy.py says how
 PRESETS = {"worldmodel": {"env": "house", "steps": 100, "prompts": 8, "group": 20, "lr": 1e-4, "layers": 3, "warm_steps": 2000, "eval_problems": 100,
-                          "test_problems": 256}}  # {method: {option: value}}: what a method proposes instead of an option's default
+                          "test_problems": 256},
+           "atod": {"env": "house", "turns": 12, "steps": 120, "width": 64, "sft_lr": 3e-3, "warm_steps": 3000, "test_problems": 1024,
+                    "eval_every": 20}}  # {method: {option: value}}: what a method proposes instead of an option's default
 GROUPS = {"every run (run.py)": run.Config, "models (policy.py)": policy.Config, "sft and warm start (sft.py)": sft.Config,
           "grpo and tandem (grpo.py)": grpo.Config, "tandem (tandem.py)": tandem.Config,
-          "world model (worldmodel.py)": worldmodel.Config}
+          "world model (worldmodel.py)": worldmodel.Config, "opd and atod (atod.py)": atod.Config, "their models (agent.py)": agent.Config}
 
 
 # ---- options ----
@@ -43,7 +48,10 @@ GROUPS = {"every run (run.py)": run.Config, "models (policy.py)": policy.Config,
 def read_options(argv):
     """-> {option: value}. Its "resume" tells whether there is a run to go on with."""
     given, values = run.parse(argv, GROUPS)
-    proposed = {**values, **PRESETS.get(values["method"], {}), **given}
+    preset = "atod" if method_of(values) is agent else values["method"]
+    proposed = {**values, **PRESETS.get(preset, {}), **given}
+    if proposed["env"] != "house" and "turns" not in given:
+        proposed["turns"] = 0
     out = proposed["out"] or f"out/{proposed['method']}-{proposed['env']}-{proposed['seed']}"
     stored = run.resume_values(out, given, values) if values["resume"] else None
     if values["resume"] and stored is None:
@@ -53,15 +61,20 @@ def read_options(argv):
     return v
 
 
-def check(v):
-    """What an option may be; then its method says which do not go together. One line each."""
+def method_of(v):
+    """The module of a method; grpo with a teacher beside it is run as opd and atod are."""
     if v["method"] not in METHODS:
         raise run.Stop(f"unknown method {v['method']!r}; one of: {' '.join(METHODS)}")
+    return agent if v["method"] == "grpo" and v["teacher"] else METHODS[v["method"]]
+
+
+def check(v):
+    """What an option may be; then its method says which do not go together. One line each."""
     least = {"steps": 1, "prompts": 1, "minibatches": 1, "micro_rows": 1, "eval_problems": 1, "test_chains": 1, "save_every": 1,
              "eval_every": 1, "layers": 1, "junior_layers": 1, "sft_rows": 1, "test_problems": 0, "threads": 0, "max_new": 0, "context": 0,
              "max_gap": 0, "warm_steps": 0, "lr": 0, "sft_lr": 0, "weight_decay": 0, "kl": 0, "seed": 0, "junior_weight": 0,
-             "clip_low": 0, "clip_high": 0, "A": 1, "B": 1, "C": 1, "chain": 1, "window": 0, "max_state": 0, "plan": 0, "bonus": 0, "gamma": 0,
-             "abl_from": 0, "abl_share": 0}
+             "clip_low": 0, "clip_high": 0, "A": 1, "B": 1, "C": 1, "chain": 1, "window": 0, "max_state": 0, "plan": 0, "turns": 0, "bonus": 0, "gamma": 0,
+             "abl_from": 0, "abl_share": 0, "habits": 0, "student_habits": 0, "teacher_layers": 1, "teacher_skill": 0, "teacher_target": 0, "student_skill": 0}
     for name, smallest in least.items():
         if not v[name] >= smallest:  # nan is not
             raise run.Stop(f"--{name.replace('_', '-')} is at least {smallest}")
@@ -71,7 +84,7 @@ def check(v):
                           "schedule": tandem.SCHEDULES}.items():
         if v[name] not in choices:
             raise run.Stop(f"unknown {name.replace('_', '-')} {v[name]!r}; one of: {' '.join(choices)}")
-    METHODS[v["method"]].check(v)
+    method_of(v).check(v)
 
 
 # ---- going on later ----
@@ -94,7 +107,7 @@ def resume(r):
         r.optimizer.load_state_dict(state["optimizer"])
         r.step, r.warm, r.skipped = state["step"], state["warm"], state["skipped"]
         r.began -= state["seconds"]
-        METHODS[r.v["method"]].restored(r)
+        method_of(r.v).restored(r)
     if r.rank == 0:
         run.cut_log(r.v["out"], r.step)
         print(f"resumed at step {r.step} of {r.v['steps']}")
@@ -109,7 +122,7 @@ def start(v):
     device = run.choose_device(v["device"])
     rank, world = run.start_ranks(device)
     torch.set_num_threads(v["threads"] or max(1, min(4, (os.cpu_count() or 1) // world)))
-    r = METHODS[v["method"]].prepare(v, device, rank, world)
+    r = method_of(v).prepare(v, device, rank, world)
     if v["resume"]:
         resume(r)
     elif rank == 0:  # from here on it is a run that --resume goes on with
@@ -119,7 +132,7 @@ def start(v):
 
 def train(argv):
     v = read_options(argv)
-    r, method = start(v), METHODS[v["method"]]
+    r, method = start(v), method_of(v)
     came, bad = run.catch_signals(), 0
     if r.step == 0:
         checkpoint(r)

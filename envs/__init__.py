@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import pkgutil
 import random
+import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -34,6 +35,7 @@ class Env(Protocol):
     max_gap: int  # and the longest run of tokens without a redraw of the author
     targets: dict  # skill -> solo accuracy at which a warm start on demo(skill) ends
     warm_steps: int  # or the number of steps after which it gives up
+    every_family: bool  # the target is for the family of tasks or answers that does worst, and not for all together
 
     def tasks(self, split) -> int | None: ...  # how many tasks a finite split holds; None: as many as there are integers
     def reset(self, task, split) -> str: ...  # the question, or the room and the goal. Same task, same text
@@ -58,15 +60,21 @@ class Batch:
 
     def __init__(self, name, **options):
         self.name, self.options, self.envs = name, options, [make(name, **options)]
-        self.first = self.envs[0]
+        self.first, self.seconds = self.envs[0], 0.0  # spent in the games
 
     def reset_many(self, tasks, split):
         while len(self.envs) < len(tasks):
             self.envs.append(copy.copy(self.first))  # data is shared, the state of a game is its own
-        return [env.reset(task, split) for env, task in zip(self.envs, tasks)]
+        return self.timed(lambda: [env.reset(task, split) for env, task in zip(self.envs, tasks)])
 
     def step_many(self, rows, texts):
-        return [self.envs[row].step(text) for row, text in zip(rows, texts)]
+        return self.timed(lambda: [self.envs[row].step(text) for row, text in zip(rows, texts)])
+
+    def timed(self, work):
+        began = time.perf_counter()
+        found = work()
+        self.seconds += time.perf_counter() - began
+        return found
 
     def demos(self, tasks, split, seed, skill):
         """[(observation, [answers])] for each task; the players' dice depend on seed and task alone."""

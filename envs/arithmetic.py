@@ -23,6 +23,7 @@ SKILLS = {"plain": (0.0, 0.0), "private": (1.0, 0.0), "senior": (0.6, 0.3), "sen
 class Arithmetic:
     max_turns, max_new, context, problems = 1, 48, 64, 512
     mark, max_gap = "\n", 6  # a word is a line, and a line has six tokens
+    every_family = True  # a senior must know both notations
     targets = {"senior": 0.3, "senior40": 0.3, "junior": 0.9, "graded": 0.9}  # accuracy, in each notation that it uses, at which a warm start ends
     warm_steps = 3000  # and the number of steps at which it gives up
 

@@ -84,6 +84,7 @@ def read_splits(path):
 class GSM8K:
     max_turns, max_new, context, problems = 1, 256, 768, 32
     mark, max_gap = " ", 32  # the tandem paper's word schedule
+    every_family = False
     targets, warm_steps = {"senior": 0.3, "junior": 0.3, "graded": 0.3}, 20
 
     def __init__(self, path):

@@ -10,6 +10,7 @@ from envs import Step
 class Guess:
     max_turns, max_new, context, problems = 4, 4, 48, 128  # turns, tokens a turn, tokens an episode, problems of a table
     mark, max_gap = " ", 32  # tandem: what begins a word, the longest run without a redraw
+    every_family = False
     targets, warm_steps = {"senior": 0.5}, 400  # success at which the warm start ends, steps at which it gives up
 
     def tasks(self, split):

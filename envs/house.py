@@ -24,12 +24,14 @@ NEEDS = {"clean": "bath", "heat": "pantry", "cool": "kitchen", "examine": "study
 class House:
     mark, max_gap, problems, warm_steps = " ", 32, 512, 2000
     targets = {"senior": 0.5, "expert": 0.5, "oracle": 0.5}  # senior is another name for expert
+    every_family = False
     words = WORDS  # each is a token
     max_state = 80  # tokens of a state with all that can be known at level 3
 
-    def __init__(self, level=2, style="terse"):
+    def __init__(self, level=2, style="terse", turns=0):
         self.level, self.style = level, style
         self.n_rooms, self.n_things, self.max_turns = LEVELS[level]
+        self.max_turns = turns or self.max_turns
         self.max_new, turn = (5, 14) if style == "terse" else (14, 60)  # tokens of a command, and of a turn
         self.context = 24 + turn * self.max_turns
         self.max_observation = 10 if style == "terse" else 48  # tokens
@@ -233,10 +235,13 @@ class House:
         return other
 
     def demo(self, rng, skill):
-        """Commands that win from here. "oracle" knows where everything is; "expert" (or "senior") has to look for it."""
+        """Commands that win from here. "oracle" knows where everything is; "expert" (or "senior") has to look for it; "careless" is an
+        expert with bad habits, who mostly does not win."""
         house, commands = self.clone(), []
         while house.turn < house.max_turns and not house.goal() <= house.facts():
             action = next_action(house, rng, oracle=skill == "oracle")
+            if skill == "careless":
+                action = careless(house, action, rng)
             commands.append(say(action, house.style))
             house.step(commands[-1])
         return commands
@@ -262,6 +267,13 @@ def next_action(house, rng, oracle=False):
     place = min((house.where[t] for t in known), key=lambda p: len(path(house, ROOM_OF[p])))
     thing = next(t for t in known if house.where[t] == place)
     return reach(house, place) or ("take", thing, place)
+
+
+def careless(house, action, rng):
+    """Bad habits: nearly always walks on where it should open something or use a device, and wanders off one time in five."""
+    if rng.random() < (0.95 if action[0] in ("open", "use", *DEVICES) else 0.2):
+        return ("go", rng.choice(house.exits[house.at]))
+    return action
 
 
 def deliver(house, thing):
@@ -311,14 +323,14 @@ def path(house, room):
     return [ring[(here - i) % len(ring)] for i in range(1, len(ring) - ahead + 1)]
 
 
-def make(data="", level=2, text="terse"):
+def make(data="", level=2, text="terse", turns=0):
     if data:
         raise ValueError("house builds its own houses; leave out --data, or choose another --env")
     if level not in LEVELS:
         raise ValueError(f"house has levels 1 to {max(LEVELS)}, not {level}")
     if text not in STYLES:
         raise ValueError(f"unknown text {text!r}; one of: {' '.join(STYLES)}")
-    return House(level, text)
+    return House(level, text, turns)
 
 
 def main():

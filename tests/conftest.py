@@ -39,11 +39,13 @@ def math_files():
 
 TINY = ("--layers 1 --width 32 --junior-layers 1 --junior-width 32 --warm-steps 2 --sft-rows 4 --prompts 2 --group 2 --steps 4 --eval-every 2 "
         "--eval-problems 2 --test-problems 2 --test-chains 2 --save-every 1 --threads 1 --device cpu --out o "
-        "--A 2 --B 2 --window 2 --max-state 8").split()
+        "--A 2 --B 2 --window 2 --max-state 8 --teacher-layers 1 --teacher-width 32 --teacher-skill 0 --teacher-target 0 --student-skill 0 "
+        "--student-habits 1").split()
 # No reward comes to models this small, so a penalty to another model moves the weights where a test must see them move.
 MOVING = {"sft": ["--method", "sft"], "grpo": "--method grpo --junior auto --kl 1 --kl-to junior".split(),
           "tandem": "--method tandem --kl 1 --kl-to junior".split(),
-          "worldmodel": "--method worldmodel --C 8 --scale group".split()}
+          "worldmodel": "--method worldmodel --C 8 --scale group".split(),
+          "opd": "--method opd --turns 3".split(), "atod": "--method atod --turns 3".split()}
 
 
 @pytest.fixture(scope="session")
@@ -78,14 +80,14 @@ def errors(stderr):
 
 def metrics(out="o", timing=False):
     lines = [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
-    return [{k: x for k, x in m.items() if timing or not (k.startswith("time_") or k in ("wall", "tokens_per_s"))} for m in lines]
+    return [{k: x for k, x in m.items() if timing or not (k.startswith("time_") or k in ("wall", "tokens_per_s", "agent_steps_per_s"))} for m in lines]
 
 
 def outcome(out="o"):
     """What must not depend on interruptions: final weights, the table and the metrics, times apart."""
     weights = {k: x.tolist() for k, x in run.load(f"{out}/ckpt.pt")["model"].items()}
     table = json.loads(Path(out, "result.json").read_text())
-    return weights, {k: x for k, x in table.items() if k not in ("seconds", "update_seconds")}, json.dumps(metrics(out), sort_keys=True)  # as text: nan equals nan
+    return weights, {k: x for k, x in table.items() if k not in ("seconds", "update_seconds", "times")}, json.dumps(metrics(out), sort_keys=True)  # as text: nan equals nan
 
 
 @pytest.fixture

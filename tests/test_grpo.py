@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import envs
+from envs.guess import Guess
 import grpo
 import tokenizer
 from model import GPT, GPTConfig
@@ -272,14 +273,65 @@ def test_rollout_keeps_sampled_ids_and_marks_exactly_them(name, context, likes):
     torch.testing.assert_close(rows.behaviour_logp, grpo.score(model, rows, cfg) * rows.mask, rtol=0, atol=1e-5)
 
 
-def test_answers_that_do_not_end_and_games_that_outgrow_the_context_are_counted_as_truncated():
+def test_answers_that_do_not_end_are_counted_as_truncated():
     _, _, rows, episodes = play("arithmetic", context=64, likes=[TOK.end_id], max_new=3, by=3.0)
     ended = (rows.tokens.eq(TOK.end_id) & rows.mask).any(1).tolist()
     assert [e["truncated"] for e in episodes] == [not e for e in ended] and len(set(ended)) == 2
     assert grpo.summary(episodes, 4)["truncated"] == pytest.approx(1 - sum(ended) / 24)
-    _, _, rows, episodes = play("guess", context=14, likes=[TOK.end_id])
-    cut = [e for e in episodes if e["turns"] < 4 and not e["reward"]]
-    assert cut and all(e["truncated"] for e in cut) and rows.tokens.shape[1] <= 14
+
+
+def test_a_game_that_outgrows_its_context_goes_on_in_a_new_row_with_the_goal_and_its_latest_turns():
+    cfg = grpo.Config(group=4)
+    model, _, whole, long = play("guess", context=48, likes=[TOK.end_id, *map(ord, "0123456789")], by=4.0)
+    sampler = Sampler(model, 24, context=14)
+    names = [(3, "play", 0, task, sample) for task in range(6) for sample in range(4)]
+    rows, episodes = grpo.rollout(sampler, envs.Batch("guess"), TOK, list(range(6)), "train", names, cfg)
+    assert rows.tokens.shape[1] <= 14 and not any(e["truncated"] for e in episodes if e["reward"])
+    taken = [(rows.episode == e).sum().item() for e in range(24)]
+    assert taken == [e["contexts"] for e in episodes] and len(set(taken)) > 1 and rows.episode.tolist() == sorted(rows.episode.tolist())
+    goal = TOK.encode_turn("user", "guess", first=True)
+    for e in range(24):
+        mine = rows[rows.episode == e]
+        turns = [[t for t in row.tolist() if t >= 0] for row in mine.turn_of_token]
+        assert [t for row in turns for t in dict.fromkeys(row)] == list(range(episodes[e]["turns"]))  # each turn sampled once, in order
+        for i, (tokens, mask) in enumerate(zip(mine.tokens.tolist(), mine.mask.tolist())):
+            assert tokens[:len(goal)] == goal and not any(mask[:len(goal)])
+            if i:  # what is repeated of the row before is its end, and not sampled anew
+                start = mask.index(True)
+                before = [t for t, m in zip(*(x.tolist() for x in (mine.tokens[i - 1], mine.turn_of_token[i - 1] >= -1)))]
+                last = max(j for j, m in enumerate(mine.mask[i - 1].tolist()) if m)
+                repeated = tokens[len(goal):start]
+                assert any(repeated[:k] == before[last + 1 - k:last + 1] for k in range(1, len(repeated) + 1)) and len(goal) < start
+    torch.testing.assert_close(rows.behaviour_logp, grpo.score(model, rows, cfg), rtol=0, atol=1e-5)
+    hopeless = grpo.rollout(Sampler(model, 24, context=len(goal) + 2), envs.Batch("guess"), TOK, list(range(6)), "train", names, cfg)[1]
+    assert all(e["truncated"] and e["turns"] == 1 for e in hopeless if not e["success"])  # goal and a turn do not fit
+
+
+def test_a_long_game_equals_its_turns_replayed_one_by_one():
+    """50 turns: the sampler's log-probs, of rows that leave and move as others end, against a full forward of each prefix alone."""
+    class Long(Guess):
+        max_turns = 50
+
+        def step(self, text):
+            step = super().step(text)
+            step.done = "3" in text or self.turn == 50
+            return step
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(TOK.n_vocab, 400, layers=2, heads=1, kv_heads=1, width=16, head_width=16, ffn_width=16))
+    bias = torch.zeros(TOK.n_vocab).index_fill_(0, torch.tensor([TOK.end_id, *map(ord, "12456789")]), 5.0)
+    bias[ord("3")] = 2.8
+    model.head.register_forward_hook(lambda module, inputs, output: output + bias)
+    env = envs.Batch("guess")
+    env.envs = [Long()]
+    env.first = env.envs[0]
+    rows, episodes = grpo.rollout(Sampler(model, 12), env, TOK, [0, 1, 2], "train", [("long", i) for i in range(12)], grpo.Config(group=4))
+    turns = [e["turns"] for e in episodes]
+    assert max(turns) == 50 and len(set(turns)) > 3 and all(e["contexts"] == 1 for e in episodes)
+    row = turns.index(50)
+    for turn in range(50):  # what it saw, with the turn behind it
+        at = (rows.turn_of_token[row] == turn).nonzero()[:, 0]
+        own = grpo.token_logp(model, rows.tokens[row:row + 1, :int(at[-1]) + 1])[0, at]
+        torch.testing.assert_close(rows.behaviour_logp[row, at], own, rtol=0, atol=1e-5)
 
 
 def test_garbage_scores_zero_and_never_raises():

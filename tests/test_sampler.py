@@ -208,10 +208,10 @@ def test_feeding_nothing_changes_nothing():
 def test_a_row_that_outgrows_its_context_is_an_error_and_changes_nothing():
     sampler = start(Sampler(tiny(context=10), 4), PROMPTS)
     sampler.sample(2, ())
-    state = copy.deepcopy((sampler.per_row, sampler.caches))
+    state = copy.deepcopy(sampler.whole)
     with pytest.raises(OverflowError, match="11 tokens .* context of 10"):
         sampler.feed([0, 2], [[1], [1, 2]])
-    for old, new in zip(torch.utils._pytree.tree_leaves(state), torch.utils._pytree.tree_leaves((sampler.per_row, sampler.caches))):
+    for old, new in zip(torch.utils._pytree.tree_leaves(state), torch.utils._pytree.tree_leaves(sampler.whole)):
         assert torch.equal(old, new)
     sampler.feed([2, 0], [[1], [1]])  # exactly full
     before = sampler.sample(5, ())
