@@ -2,14 +2,18 @@
 
     python sample.py out/tandem-arithmetic-0 --n 3
     python sample.py out/worldmodel-house-0          # a world model: its states, and nine imagined steps beside the true ones
+    python sample.py out/atod-house-0                # a student: its episodes turn by turn, with T-DUR's weight of each
 
 The senior's tokens are blue, the junior's orange; without colours (a pipe, NO_COLOR) the junior's stand in «marks».
 """
 import argparse
+import dataclasses
 import itertools
 import os
 import sys
+from types import SimpleNamespace
 
+import agent
 import envs
 import grpo
 import imagine
@@ -66,6 +70,20 @@ def dream(args, v):
     return 0
 
 
+def turn_by_turn(args, v, student, tok, state):
+    """A student's episodes before and after, each turn with the weight that T-DUR gives to the teacher's word on it."""
+    cfg = dataclasses.replace(run.build(grpo.Config, v), temperature=args.temperature if args.temperature > 0 else v["temperature"])
+    r = SimpleNamespace(v={**v, "seed": args.seed}, cfg=cfg, env=policy.open_env(v)[0], tok=tok, solo=Sampler(student, 1),
+                        teacher=sft.load_model(state["teacher"])[0])
+    trained = {k: x.clone() for k, x in student.state_dict().items()}
+    for task in range(args.n):
+        for when, weights in (("before", state["warm"]), ("after", trained)):
+            student.load_state_dict(weights)
+            turns, episode = agent.weighed(r, args.split, task)
+            print(f"\n=== {args.split} task {task}, {when}: {'won' if grpo.succeeded(episode) else 'lost'}\n{agent.strip(turns)}")
+    return 0
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", help="a run's output folder")
@@ -82,6 +100,8 @@ def main(argv=None):
         v = {**run.parse([], train.GROUPS)[1], **state["options"]}
         if v["method"] == "worldmodel":
             return dream(args, v)
+        if train.method_of(v) is agent:
+            return turn_by_turn(args, v, senior, tok, state)
         env, cfg, how = policy.open_env(v)[0], run.build(grpo.Config, v), run.build(tandem.Config, v)
         junior = sft.load_model(state["junior"])[0] if state["junior"] else None
     except run.Stop as stop:

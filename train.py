@@ -94,7 +94,7 @@ def checkpoint(r):
         run.save(os.path.join(r.v["out"], "ckpt.pt"), {
             "model": r.model.state_dict(), "model_config": dataclasses.asdict(r.model.cfg), "tokenizer": r.tok.state(), "warm": r.warm,
             "optimizer": r.optimizer.state_dict(), "step": r.step, "skipped": r.skipped, "threads": torch.get_num_threads(),
-            "compiled": r.compiled, "seconds": time.time() - r.began, "junior": r.paths.get("junior", ""), "options": r.v}, keep_previous=True)
+            "compiled": r.compiled, "seconds": time.time() - r.began, "options": r.v, **{role: r.paths.get(role, "") for role in ("junior", "teacher")}}, keep_previous=True)
 
 
 def resume(r):

@@ -5,13 +5,18 @@ import pytest
 
 import envs
 import imagine
+import claims
+import claims.atod
+import claims.tandem
+import claims.worldmodel
 import reproduce
 import run
 import train
 import trajectories
 import worldmodel
 from conftest import tiny_world
-from reproduce import CLAIMS, WORLD_TABLES, WORLDS, interval, verdict
+from claims import interval, verdict
+from claims.worldmodel import CLAIMS, WORLD_TABLES, WORLDS
 
 
 # ---- intervals and verdicts ----
@@ -21,7 +26,7 @@ def test_an_interval_by_hand():
     assert interval([1.0, 3.0]) == pytest.approx((2, 12.706 * math.sqrt(2) / math.sqrt(2)))  # by a table of Student's t, two seeds
     assert interval([1, 2, 3]) == pytest.approx((2, 4.303 / math.sqrt(3)))
     assert interval([0.7])[0] == 0.7 and math.isnan(interval([0.7])[1])
-    assert all(a > b for a, b in zip(list(reproduce.T_95.values()), list(reproduce.T_95.values())[1:])) and list(reproduce.T_95) == list(range(2, 11))
+    assert all(a > b for a, b in zip(list(claims.T_95.values()), list(claims.T_95.values())[1:])) and list(claims.T_95) == list(range(2, 11))
 
 
 @pytest.mark.parametrize("differences, better, as_good", [
@@ -50,11 +55,11 @@ def a_result(own="strict", shift=0.0, plan=()):
 
 
 def test_what_is_taken_from_a_result_by_hand():
-    found = reproduce.world_columns(a_result(plan=[("random", 0.1), ("expert", 1.0), ("simulator", 0.8), ("strict", 0.25)]))
+    found = claims.worldmodel.world_columns(a_result(plan=[("random", 0.1), ("expert", 1.0), ("simulator", 0.8), ("strict", 0.25)]))
     assert found == {"warm": {"obs H=1": 0.4, "obs 10-25": 0.2, "history leak": 0.0, "T=1": 0.3},
                      "trained": {"obs H=1": 0.6, "obs 10-25": 0.3, "history leak": 0.0, "T=1": 0.5, "plan": 0.25, "seconds": 60.0}}
     for own in worldmodel.FORMULATIONS:
-        found = reproduce.world_columns(a_result(own))
+        found = claims.worldmodel.world_columns(a_result(own))
         assert found["trained"]["obs H=1"] == 0.6 and found["warm"]["T=1"] == 0.3 and "plan" not in found["trained"]
 
 
@@ -78,7 +83,7 @@ def everything(x):
 def test_tables_have_a_row_an_arm_and_a_line_a_claim():
     arms = {arm: [everything(0.5 + 0.1 * i) for _ in range(3)] for i, arm in enumerate(["strict, warm start", *WORLDS])}
     del arms["leaky"][1]["CR"]  # a metric that one seed lacks is shown of none
-    found = sections(reproduce.world_tables(arms))
+    found = sections(claims.worldmodel.world_tables(arms))
     assert list(found) == [*WORLD_TABLES, "claims"]
     for title, columns in WORLD_TABLES.items():
         assert [row[0] for row in found[title]] == list(arms)
@@ -94,7 +99,7 @@ def test_tables_have_a_row_an_arm_and_a_line_a_claim():
 
 @pytest.mark.parametrize("kept", [["stateless"], ["stateless", "leaky + R_sup", "strict + R_sup"], ["strict", "leaky"], list(WORLDS)])
 def test_claims_about_arms_that_were_not_run_are_left_out(kept):
-    found = sections(reproduce.world_tables({arm: [everything(0.5)] for arm in kept}))  # one seed
+    found = sections(claims.worldmodel.world_tables({arm: [everything(0.5)] for arm in kept}))  # one seed
     expected = [claim for claim in CLAIMS if claim[0] in kept and claim[1] in kept]
     assert [row[:2] for row in found["claims"]] == [list(claim[:2]) for claim in expected]
     assert all(row[3:5] == ["+0.000 +- nan", "unclear"] for row in found["claims"])
@@ -104,7 +109,7 @@ def test_claims_about_arms_that_were_not_run_are_left_out(kept):
 def test_differences_are_paired_over_seeds():
     """Seeds that differ much, arms that differ by the same within each."""
     arms = {arm: [everything(x + (0.05 if arm == "strict" else 0.0)) for x in (0.1, 0.5, 0.9)] for arm in ("strict", "leaky")}
-    lines = sections(reproduce.world_tables(arms))["claims"]
+    lines = sections(claims.worldmodel.world_tables(arms))["claims"]
     assert len(lines) == 3 and all(row[3:5] == ["+0.050 +- 0.000", "yes"] for row in lines)
 
 
@@ -122,10 +127,10 @@ def test_every_number_that_the_tables_ask_for_is_measured():
             far["history leak"] = (imagine.leak(w, *examples[:2]), None)
         columns = {f"{own}, {when}{sampled}": x for when in ("warm", "trained") for sampled, x in (("", far), (", T=1", near))}
         result = {"columns": columns, "seconds": 2.0, "update_seconds": 1.0, "plan": {own: {"success": 0.5}}}
-        both = reproduce.world_columns(result)
+        both = claims.worldmodel.world_columns(result)
         arms.update({arm: [both["trained"]] * 2 for arm in WORLDS if arm.startswith(own)})
         arms[f"{own}, warm start"] = [both["warm"]] * 2
-    tables = sections(reproduce.world_tables(arms))
+    tables = sections(claims.worldmodel.world_tables(arms))
     assert len(tables["claims"]) == len(CLAIMS)
     of_states = {"CR", "well-formed", "own state", "another's state", "own - another's", "action alone", "history leak"}
     for title, columns in WORLD_TABLES.items():
@@ -149,21 +154,47 @@ def test_arms_differ_and_claims_are_about_them():
     found = [train.read_options(["--method=worldmodel", *options.split()]) for options in WORLDS.values()]
     assert all(a != b for i, a in enumerate(found) for b in found[:i])
     warm = {f"{f}, warm start" for f in worldmodel.FORMULATIONS}
-    assert {name for claim in CLAIMS for name in claim[:2]} <= {*WORLDS, *warm} and set(reproduce.UNBOUNDED) <= set(WORLDS)
+    assert {name for claim in CLAIMS for name in claim[:2]} <= {*WORLDS, *warm} and set(claims.worldmodel.UNBOUNDED) <= set(WORLDS)
     assert all(kind in ("better", "as good") and arm != other for arm, other, _, kind, _ in CLAIMS)
-    assert len({claim[:3] for claim in CLAIMS}) == len(CLAIMS) and len({reproduce.slug(arm) for arm in WORLDS}) == len(WORLDS)
+    assert len({claim[:3] for claim in CLAIMS}) == len(CLAIMS) and len({claims.slug(arm) for arm in WORLDS}) == len(WORLDS)
 
 
-@pytest.mark.parametrize("condition", reproduce.CONDITIONS)
-@pytest.mark.parametrize("arm", reproduce.ARMS)
+@pytest.mark.parametrize("condition", claims.tandem.CONDITIONS)
+@pytest.mark.parametrize("arm", claims.tandem.ARMS)
 def test_every_arm_of_tandem_is_a_command_too(arm, condition):
-    train.read_options(reproduce.command(arm, 0, condition, {"lr": 3e-4, **({"kl": 0.1} if "KL" in arm else {})}))
+    train.read_options(claims.tandem.command(arm, 0, condition, {"lr": 3e-4, **({"kl": 0.1} if "KL" in arm else {})}))
 
 
-def test_tuning_is_for_tandem_only(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("arm", claims.atod.ARMS)
+def test_every_arm_of_atod_is_a_command_too(arm):
+    rates = claims.atod.rates({"GRPO": 1e-4, "OPD": 2e-4, "ATOD": 3e-4})
+    v = train.read_options(claims.atod.options(arm, rates[arm], 3))
+    assert train.method_of(v).__name__ == "agent" and v["seed"] == 3 and v["env"] == "house"
+    assert v["lr"] == {"GRPO": 1e-4, "OPD": 2e-4}.get(arm, 3e-4)
+
+
+def test_atods_table_by_hand():
+    def result(success, teacher=0.7):
+        column = lambda x: {"success": [x, 0.01], "turns": [8.0, None], "put": [x, None]}
+        return {"columns": {name: column(x) for name, x in (("teacher", teacher), ("teacher, greedy", teacher), ("before", 0.1), ("before, greedy", 0.1),
+                                                            ("after", success), ("after, greedy", success + 0.05))},
+                "looks": [[0.3, 20], [0.6, 40], [0.5, 60]], "times": {"time_rollout": 5.0, "time_environment": 1.0, "time_update": 3.0}}
+    curve = [{"zero_variance": 0.2}, {"zero_variance": 0.4}]
+    found = claims.atod.metrics_of(result(0.8), curve)
+    assert found == {"success": 0.8, "greedy": pytest.approx(0.85), "turns": 8.0, "best look": 0.6, "last look": 0.5, "seconds": 8.0,
+                     "zero variance": pytest.approx(0.3), "put": 0.8}
+    runs = {"ATOD": (0.8, 0.82, 0.81), "OPD": (0.7, 0.71, 0.72)}
+    results = {"teacher": [claims.atod.player(result(x), "teacher") for x in runs["ATOD"]],
+               **{arm: [claims.atod.metrics_of(result(x), curve) for x in xs] for arm, xs in runs.items()}}
+    text = claims.atod.table(results, [0, 1, 2])
+    assert "| OPD | +0.100 +- 0.025 | yes | +0.100 +- 0.025 | yes |" in text and "| teacher | +0.110 +- 0.025 | yes | +0.160 +- 0.025 | yes |" in text
+    assert "| OPD | 0.710 +- 0.025 | 0.760 +- 0.025 | 8.000 +- 0.000 | 0.500 +- 0.000 |" in text and "| teacher | 0.70 | - |" in text
+
+
+def test_tuning_is_for_tandem_and_atod_only(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["reproduce.py", "worldmodel", "--tune"])
-    monkeypatch.setattr(reproduce, "reproduce_worldmodel", lambda *_: pytest.fail("it went on"))
+    monkeypatch.setattr(claims.worldmodel, "reproduce", lambda *_: pytest.fail("it went on"))
     with pytest.raises(SystemExit) as end:
         reproduce.main()
     assert end.value.code == 2 and "--tune is for tandem" in capsys.readouterr().err

@@ -13,7 +13,7 @@ import grpo
 import tandem
 import tokenizer
 from model import GPT, GPTConfig
-from sampler import Sampler
+from sampler import Sampler, uniform
 from tandem import TandemSampler, next_author
 
 
@@ -311,3 +311,30 @@ def test_evaluation_returns_every_metric_of_the_paper():
     assert found["kl"][0] > 0 and found["legibility"][0] > 0 and found["truncated"][0] > 0.5
     alone = tandem.evaluate(solo, None, env, TOK, cfg, tandem.Config(), "valid", 6, 4, seed=0)
     assert "kl" not in alone and alone["solo pass@1"] == found["solo pass@1"]
+
+
+# ---- games of many turns ----
+
+@pytest.mark.parametrize("schedule, stop, ends_word", [("word", 8, False), ("step", 8, False), ("chunk", 8, False), ("token", 8, True)])
+def test_a_turn_begins_with_a_redraw(schedule, stop, ends_word):
+    """Whatever the schedule, and however the turn before ended: the coin of that place in the episode decides."""
+    team = TandemSampler(tiny(0, 9, 60), tiny(1, 9, 60), 40)
+    start(team, 40, schedule=(schedule, Words([5], [6]), " ", 50, 0.5)).sample(6, (stop,))
+    before, length, author = team.count.clone(), team.length.clone(), team.author.clone()
+    team.feed(range(40), [[1, 2]] * 40)
+    coin = uniform(team.author_key, before) < 0.5
+    team.sample(4, (stop,))
+    first = (torch.arange(40), length + 2)
+    assert team.opens[first].all() and torch.equal(team.wrote[first], coin) and not team.wrote[:, 0].any()
+    assert (not torch.equal(author, coin)) != ends_word  # elsewhere the author of the turn before would have gone on
+
+
+def test_alternation_hands_over_at_a_turns_start_and_not_twice_where_a_newline_has_just_done_so():
+    team = TandemSampler(tiny(0, 9, 60), tiny(1, 9, 60), 40)
+    start(team, 40, schedule=("alternate", Words([1], [6]), " ", 2, 0.5)).sample(3, ())
+    last, length = team.tokens.gather(1, team.length[:, None] - 1)[:, 0], team.length.clone()
+    wrote = team.wrote.gather(1, length[:, None] - 1)[:, 0]
+    team.feed(range(40), [[1, 6]] * 40)  # a newline of the environment's hands nothing over
+    team.sample(2, ())
+    assert team.wrote[torch.arange(40), length + 2].ne(wrote).all()  # by the newline or by the turn, never by both
+    assert 0 < last.eq(6).sum() < 40
