@@ -32,7 +32,7 @@ class Config:
     teacher_width: int = 96  # of a teacher made here, a multiple of 32
     teacher_skill: float = 0.55  # success at which the teacher's demonstrations end
     teacher_target: float = 0.7  # and success at which its reinforcement ends: short of perfect
-    student_skill: float = 0.55  # success at which the student's demonstrations end
+    student_skill: float = 0.65  # success at which the student's demonstrations end
     student_habits: int = 100  # then so many steps on a careless player's demonstrations
 
 

@@ -259,8 +259,15 @@ def token_logp(model, tokens, temperature=1.0, wanted=None, branch=None):
 @torch.no_grad()
 def score(model, rows, cfg):
     """Log-probs of a frozen model on a batch's sampled tokens: [R, T], 0 elsewhere."""
-    return torch.cat([token_logp(model, *parts[:1], cfg.temperature, *parts[1:])
-                      for parts in zip(*(x.split(cfg.micro_rows) for x in (rows.tokens, rows.mask)))])
+    out = torch.zeros_like(rows.behaviour_logp)
+    for part, T in by_length(sampled_length(rows.mask), torch.arange(len(out), device=out.device), cfg.micro_rows):
+        out[part, :T] = token_logp(model, rows.tokens[part, :T], cfg.temperature, rows.mask[part, :T])
+    return out
+
+
+def sampled_length(mask):
+    """How long each row is up to its last token that counts: [R, T] -> [R]. Columns beyond are only padding to a loss."""
+    return ((mask != 0) * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)
 
 
 def per_token(advantage, like):
@@ -312,7 +319,7 @@ def update(model, optimizer, rows, mask, advantage, cfg, reference_logp=None, to
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
     total = all_sum(mask.float().sum() if total is None else torch.as_tensor(float(total), device=mask.device))
-    length = (rows.mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)  # [R], up to the last sampled token
+    length = sampled_length(rows.mask)  # [R]
     advantage = per_token(advantage, mask)  # [R, T]
     pulls = torch.ones_like(length, dtype=torch.bool) if reference_logp is not None else ((advantage != 0) & (mask != 0)).any(1)
     stats = {name: torch.zeros((), device=mask.device) for name in STATISTICS}

@@ -73,7 +73,7 @@ def update(model, optimizer, tokens, mask, cfg):
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
     total, loss = grpo.all_sum(mask.float().sum()), torch.zeros((), device=tokens.device)
-    length = (mask * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)  # [R], up to the last token that counts
+    length = grpo.sampled_length(mask)  # [R]
     for part, T in grpo.by_length(length, length.nonzero()[:, 0], cfg.micro_rows):
         weight = grpo.token_weights(mask[part][:, :T], total=total)
         partial = -(weight * grpo.token_logp(model, tokens[part][:, :T], wanted=weight != 0)).sum()
