@@ -106,7 +106,7 @@ def make_models(v, env, options, device, rank, given, wanted):
     found = [sft.load_model(path)[:2] for path in given.values()]
     tok = found[0][1] if found else open_tokenizer(v, env)
     if any(its.state() != tok.state() for _, its in found):
-        raise run.Stop(f"{' and '.join(given.values())} have two vocabularies; {' and '.join(given)} must share one")
+        raise run.Stop(f"{' and '.join(given.values())} differ in vocabulary; {' and '.join(given)} must share one")
     context, max_new = v["context"] or env.first.context, v["max_new"] or env.first.max_new
     check_prompts(env, tok, min([context] + [model.cfg.context for model, _ in found]), max_new)
     recipes = [sft.make_recipe(v["env"], options, env, tok, small_config(tok.n_vocab, context, layers, width), settings, v["seed"])

@@ -27,9 +27,9 @@ from model import GPT, small_config
 
 LINE = "interrupted; whatever was saved is kept. The same command with --resume goes on"  # after Ctrl-C that ends at once
 TABLE = {"sft": ["solo pass@1"], "grpo": ["solo pass@1", "solo pass@2"], "tandem": ["solo pass@1", "step handoff pass@1", "training handoff pass@2", "kl"],
-         "worldmodel": ["obs H=1", "obs H=9", "obs 10-25", "state s' H=5", "CR", "well-formed", "history leak"]}
-COLUMNS = {"worldmodel": ["strict, warm", "strict, trained"]}  # of the table; of the others: before and after
-LOOK = {"worldmodel": "obs H=1"}  # what is measured every --eval-every updates
+         "worldmodel": ["obs H=1", "obs H=9", "obs 10-25", "state s' H=5", "CR", "well-formed", "history leak"], "opd": ["success", "turns"], "atod": ["success", "turns"]}
+COLUMNS = {"worldmodel": ["strict, warm", "strict, trained"], **{m: ["teacher", "teacher, greedy", "before", "after", "after, greedy"] for m in ("opd", "atod")}}  # of the table; of the others: before and after
+LOOK = {"worldmodel": "obs H=1", "opd": "valid success", "atod": "valid success"}  # what is measured every --eval-every updates
 
 
 # ---- from nothing to the table ----
@@ -47,7 +47,7 @@ def test_a_run_from_nothing_writes_everything_and_prints_the_table(command, meth
     lines = metrics(timing=True)
     assert [m["step"] for m in lines] == [1, 2, 3, 4] and all(m["wall"] > 0 and m["time_update"] > 0 and "loss" in m for m in lines)
     assert [LOOK.get(method, "solo") in m for m in lines] == [False, True, False, True]
-    assert len(list(Path("warm").glob("*.pt"))) == {"sft": 0, "tandem": 2}.get(method, 1)
+    assert len(list(Path("warm").glob("*.pt"))) == {"sft": 0, "tandem": 2, "opd": 3, "atod": 3}.get(method, 1)
 
 
 @pytest.mark.parametrize("args", [
@@ -259,7 +259,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(command, strai
     assert outcome() == expected
 
 
-@pytest.mark.parametrize("args", ["--method worldmodel --formulation leaky", "--method worldmodel --chain 2 --terms sup,abl --abl-from 0.5", "--method tandem --junior-width 64", "--method grpo --kl 1 --kl-to warm", "--method grpo --junior auto"])
+@pytest.mark.parametrize("args", ["--method atod --turns 3 --context 45", "--method worldmodel --formulation leaky", "--method worldmodel --chain 2 --terms sup,abl --abl-from 0.5", "--method tandem --junior-width 64", "--method grpo --kl 1 --kl-to warm", "--method grpo --junior auto"])
 def test_a_resumed_run_keeps_its_junior_and_its_reference(command, monkeypatch, args):
     assert command(*args.split(), "--out", "straight")[0] == 0
     with monkeypatch.context() as patch:
