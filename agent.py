@@ -31,9 +31,9 @@ class Config:
     teacher_layers: int = 2  # of a teacher made here
     teacher_width: int = 96  # of a teacher made here, a multiple of 32
     teacher_skill: float = 0.55  # success at which the teacher's demonstrations end
-    teacher_target: float = 0.7  # and success at which its reinforcement ends: short of perfect
+    teacher_target: float = 0.65  # and success at which its reinforcement ends: short of perfect
     student_skill: float = 0.65  # success at which the student's demonstrations end
-    student_habits: int = 100  # then so many steps on a careless player's demonstrations
+    student_habits: int = 60  # then so many steps on a careless player's demonstrations
 
 
 LIMIT = 200  # updates after which a teacher's reinforcement gives up

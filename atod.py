@@ -23,13 +23,13 @@ import torch
 
 import grpo
 
-MIXES = ("annealed", "fixed", "opd", "grpo", "disagreement")
+MIXES = ("annealed", "fixed", "opd", "grpo")
 WEIGHTS = ("tdur", "one", "uniform", "token")
 
 
 @dataclass
 class Config:
-    mix: str = "annealed"  # of distillation and reward: annealed (the paper), fixed (kappa = rho = 1), opd (1, 0), grpo (0, 1), disagreement (ours: kappa follows the measured |Delta|)
+    mix: str = "annealed"  # of distillation and reward: annealed (the paper), fixed (kappa = rho = 1), opd (1, 0), grpo (0, 1)
     anneal: float = 0.53  # T, the share of the steps over which kappa falls and rho rises (paper: 80 of 150 steps)
     weights: str = "tdur"  # of the turns' distillation: tdur (the paper), one (none), uniform (T-DUR's mean for every turn), token (the same rule, token by token)
 
@@ -78,11 +78,8 @@ def hybrid_advantage(log_ratio, turn_weight, turn_of_token, outcome_advantage, k
 
 # ---- from a rollout to advantages ----
 
-def schedule_of(cfg, step, steps, disagreement):
-    """kappa, rho of an arm. disagreement: the batch's mean |Delta|, nats a token."""
-    if cfg.mix == "disagreement":  # ours: as much distillation as there is disagreement left, rho as the paper's goes with kappa
-        kappa = min(1.0, max(0.1, disagreement))
-        return kappa, 1 + (1 - kappa) / 0.9
+def schedule_of(cfg, step, steps):
+    """kappa, rho of an arm."""
     fixed = {"fixed": (1.0, 1.0), "opd": (1.0, 0.0), "grpo": (0.0, 1.0)}
     return fixed[cfg.mix] if cfg.mix in fixed else schedule(step, round(cfg.anneal * steps))
 
@@ -113,16 +110,15 @@ def advantages(rows, teacher_logp, outcome, cfg, step, steps):
     -> [R, T], statistics"""
     n, E = rows.mask.sum(), len(outcome)
     log_ratio = torch.where(rows.mask, teacher_logp - rows.behaviour_logp, 0.0)  # Delta, [R, T]
-    disagreement = float(log_ratio.abs().sum() / n)
-    kappa, rho = schedule_of(cfg, step, steps, disagreement)
+    kappa, rho = schedule_of(cfg, step, steps)
     unit = token_units(rows, E) if cfg.weights == "token" else rows.turn_of_token
     weight, valid, _, _ = unit_weights(rows, log_ratio, unit, E)
     mean = weight.sum() / valid.sum()
     if cfg.weights in ("one", "uniform"):
         weight = valid * (1.0 if cfg.weights == "one" else mean)
     parts = [hybrid_advantage(log_ratio, weight[rows.episode], unit, outcome[rows.episode], *x) for x in ((kappa, 0.0), (0.0, rho))]
-    return parts[0] + parts[1], {"kappa": kappa, "rho": rho, "mean_w": float(mean), "disagreement": disagreement, "teacher_kl":
-                                 float(-log_ratio.sum() / n), **{k: float(x.abs().sum() / n) for k, x in zip(("A_opd", "A_grpo"), parts)}}
+    return parts[0] + parts[1], {"kappa": kappa, "rho": rho, "mean_w": float(mean), "disagreement": float(log_ratio.abs().sum() / n),
+                                 "teacher_kl": float(-log_ratio.sum() / n), **{k: float(x.abs().sum() / n) for k, x in zip(("A_opd", "A_grpo"), parts)}}
 
 
 def trajectory_mean(rows, valid):

@@ -213,7 +213,8 @@ def prepare(v, device, rank, world, models=open_models):
     optimizer = sft.make_optimizer(model, sft_cfg) if v["method"] == "sft" else torch.optim.AdamW(
         model.parameters(), lr=cfg.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=device.startswith("cuda"))
     compiled = run.choose_compile(v["compile"], device, cfg.steps * env.first.max_turns * (cfg.max_new or env.first.max_new))
-    sampling = {"rows": max(cfg.prompts * cfg.group // world, v["test_chains"]), "compile": compiled,
+    evaluated = 256 if env.first.max_turns > 1 else 0  # rows at once: games take many steps of little work
+    sampling = {"rows": max(cfg.prompts * cfg.group // world, v["test_chains"], evaluated), "compile": compiled,
                 "dtype": torch.bfloat16 if device.startswith("cuda") else torch.float32}  # what is trained stays fp32
     team = tandem.TandemSampler(model, junior, **sampling) if junior is not None else None
     return Run(v, cfg, tandem_cfg, sft_cfg, env, tok, model, warm, reference, optimizer, Sampler(model, **sampling), team, paths,

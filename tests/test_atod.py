@@ -44,8 +44,8 @@ def test_turn_weights_of_flat_short_and_empty_trajectories():
 def test_the_schedule_at_its_ends_in_the_middle_and_beyond():
     assert [schedule(s, 80) for s in (0, 40, 80, 81, 150, 10**9)] == [(1, 1), (pytest.approx(.55), 1.5)] + [(pytest.approx(.1), 2)] * 4
     assert schedule(79, 80)[0] > .1 and schedule(0, 0) == (1, 1) and schedule(1, 0) == (pytest.approx(.1), 2)
-    mixes = {mix: atod.schedule_of(Config(mix=mix), 40, 151, .4) for mix in atod.MIXES}
-    assert mixes == {"annealed": schedule(40, 80), "fixed": (1, 1), "opd": (1, 0), "grpo": (0, 1), "disagreement": (.4, pytest.approx(1 + 2 / 3))}
+    mixes = {mix: atod.schedule_of(Config(mix=mix), 40, 151) for mix in atod.MIXES}
+    assert mixes == {"annealed": schedule(40, 80), "fixed": (1, 1), "opd": (1, 0), "grpo": (0, 1)}
 
 
 def test_turn_means_by_hand():
@@ -160,7 +160,7 @@ def test_the_text_of_turns_and_their_weights():
 
 # ---- the command ----
 
-@pytest.mark.parametrize("options", ["--mix fixed", "--mix disagreement --weights token", "--weights uniform --minibatches 2", "--weights one --context 60"])
+@pytest.mark.parametrize("options", ["--mix fixed", "--weights token", "--weights uniform --minibatches 2", "--weights one --context 60"])
 def test_every_arm_runs_from_nothing_to_the_table(command, options):
     code, out, err = command("--method", "atod", "--turns", "3", *options.split())
     assert code == 0 and not errors(err)
