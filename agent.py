@@ -70,7 +70,7 @@ def open_models(v, env, options, device, rank):
         raise run.Stop(f"{v['env']} has no expert to learn from; give --teacher and --student checkpoints")
     tok, paths = policy.make_models(v, env, options, device, rank, given, wanted)
     if "teacher" in wanted and rank == 0:
-        paths["teacher"] = reinforced(paths["teacher"], v, env, tok, device)
+        paths["teacher"] = reinforced(paths["teacher"], v, device)
     paths = policy.from_first(paths)
     models = policy.load_models(paths, device, rank)
     for p in models["teacher"].parameters():
@@ -78,15 +78,23 @@ def open_models(v, env, options, device, rank):
     return models["student"], models["teacher"], tok, paths
 
 
-def reinforced(start, v, env, tok, device):
-    """GRPO on the demonstrations' teacher until v["teacher_target"], looked at every 5 updates. -> its checkpoint, made once"""
-    cfg = grpo.Config(max_new=v["max_new"])  # always the same, whatever the student's options
-    name = hashlib.sha256(json.dumps([os.path.basename(start), v["teacher_target"], dataclasses.asdict(cfg)]).encode()).hexdigest()[:10]
+def reinforced(start, v, device):
+    """The checkpoint of the demonstrations' teacher after GRPO until v["teacher_target"]; made once."""
+    recipe = [os.path.basename(start), v["teacher_target"], v["max_new"], dataclasses.asdict(grpo.Config())]  # not the student's options
+    name = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:10]
     path = os.path.join(v["cache"], f"teacher-{v['env']}-{v['seed']}-{name}.pt")
+    if not os.path.exists(path):
+        sft.apart(reinforce, start, path, v, device, torch.get_num_threads())
+    return path
+
+
+def reinforce(start, path, v, device, threads):
+    """Train and save, unless another process did so meanwhile. Looked at every 5 updates."""
+    torch.set_num_threads(threads)
     with sft.locked(path + ".lock"):
         if os.path.exists(path):
-            return path
-        model, _, state = sft.load_model(start, device)
+            return
+        (env, _), (model, tok, state), cfg = policy.open_env(v), sft.load_model(start, device), grpo.Config(max_new=v["max_new"])
         optimizer, sampler = torch.optim.AdamW(model.parameters(), lr=cfg.lr, betas=(0.9, 0.95), weight_decay=0.0), Sampler(model, 128)
         with tqdm(total=LIMIT, desc="teacher: reward", file=sys.stderr, mininterval=1) as bar:
             for step in range(LIMIT + 1):
@@ -104,7 +112,6 @@ def reinforced(start, v, env, tok, device):
                 bar.update()
         run.save(path, {**state, "model": {k: x.cpu() for k, x in model.state_dict().items()}, "solo": success, "accuracy": success,
                         "target": v["teacher_target"], "steps": state["steps"] + step})
-    return path
 
 
 def prepare(v, device, rank, world):

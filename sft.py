@@ -178,6 +178,17 @@ def worker(*args):
         sys.exit(f"error: {error}")
 
 
+def apart(work, *args):
+    """work(*args), which trains: among ranks in a process of its own, as update() sums over all ranks."""
+    if not dist.is_initialized():
+        return work(*args)
+    process = multiprocessing.get_context("spawn").Process(target=work, args=args, daemon=True)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise run.Stop("a warm start failed (its own words are above); what was finished is kept, run the same command again")
+
+
 @contextlib.contextmanager
 def locked(path):
     """Hold a lock file; released when the process ends, however it ends. No lock where the system has no fcntl."""

@@ -424,12 +424,13 @@ def one_rank(rank, folder, argv):
     sys.exit(train.main(argv))
 
 
-def test_two_processes_make_the_updates_of_one(command, tmp_path, monkeypatch):
+@pytest.mark.parametrize("method", ["grpo", "atod"])
+def test_two_processes_make_the_updates_of_one(command, tmp_path, monkeypatch, method):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    ranks = torch.multiprocessing.spawn(one_rank, (str(tmp_path), [*TINY, "--cache", "warm", *MOVING["grpo"], "--out", "two"]), nprocs=2, join=False)
+    ranks = torch.multiprocessing.spawn(one_rank, (str(tmp_path), [*TINY, "--cache", "warm", *MOVING[method], "--lr", "3e-4", "--out", "two"]), nprocs=2, join=False)
     deadline = time.monotonic() + 120
     while not ranks.join(timeout=5):  # raises when a rank fails
         if time.monotonic() > deadline:
@@ -443,7 +444,7 @@ def test_two_processes_make_the_updates_of_one(command, tmp_path, monkeypatch):
             assert (theirs["grad_norm"], theirs["skipped"]) == (pytest.approx(stats["grad_norm"], rel=1e-4), 0)
             for key, expected in alone.items():
                 torch.testing.assert_close(weights[key], expected, rtol=0, atol=1e-5, msg=f"{name}: {key} on rank {rank}")
-    assert command(*MOVING["grpo"], "--out", "one")[0] == 0
+    assert command(*MOVING[method], "--lr", "3e-4", "--out", "one")[0] == 0
     one, two = run.load("one/ckpt.pt"), run.load("two/ckpt.pt")
     assert two["step"] == 4 and [m["step"] for m in metrics("two")] == [1, 2, 3, 4]  # written by one rank only
     assert max((x - one["warm"][k]).abs().max() for k, x in one["model"].items()) > 5e-4
