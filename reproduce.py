@@ -25,12 +25,12 @@ def main():
     parser.add_argument("--first-seed", type=int, default=0, help="the seeds count from here [0]")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each [2]")
     parser.add_argument("--more", action="store_true", help="worldmodel: instead plain GRPO, a chain of two transitions, and the whole history in view")
-    parser.add_argument("--tune", action="store_true", help="tandem, atod: search the grid first, on another seed's valid problems")
+    parser.add_argument("--tune", action="store_true", help="tandem: search the grid first, on another seed's valid problems")
     args = parser.parse_args()
     if not 1 <= args.seeds <= max(claims.T_95):
         parser.error(f"--seeds is 1 to {max(claims.T_95)}")
-    if args.paper == "worldmodel" and args.tune:
-        parser.error("--tune is for tandem and atod")
+    if args.paper != "tandem" and args.tune:
+        parser.error("--tune is for tandem")
     if args.paper != "worldmodel" and args.more:
         parser.error("--more is for worldmodel")
     folder, paper = f"out/reproduce/{args.paper}", PAPERS[args.paper]

@@ -1,12 +1,12 @@
-"""ATOD against its parts, its baselines and its teacher, on the house: arms, tuning, table, figure. See reproduce.py."""
+"""ATOD against its parts, its baselines and its teacher, on the house: arms, table, figure. See reproduce.py."""
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 from claims import interval, pyplot, slug, train, verdict, write
 
 ARMS = {  # name -> options of train.py; all start from the seed's student and see as many episodes
     "GRPO": "--method grpo --teacher auto",
+    "GRPO, half the rate": "--method grpo --teacher auto --lr 5e-4",  # reward alone is noisy
     "OPD": "--method opd",
     "fixed mix": "--method atod --mix fixed",  # kappa = rho = 1, with turn weights
     "annealed, w = 1": "--method atod --weights one",
@@ -14,31 +14,8 @@ ARMS = {  # name -> options of train.py; all start from the seed's student and s
     "annealed, w by token": "--method atod --weights token",
     "ATOD": "--method atod",
 }
-GRID = (5e-4, 1e-3)  # learning rates, tried with TUNED; the arms between them take ATOD's
-TUNED = ("GRPO", "OPD", "ATOD")
 FAMILIES = ("put", "clean", "heat", "cool", "examine", "two")
 PAPER = {"GRPO": "33.2 / 40.3 / 68.9", "OPD": "67.7 / 64.9 / 68.1", "ATOD": "70.6 / 71.6 / 71.1", "teacher": "68.9"}  # 0.6B / 1.7B / 4B, average
-
-
-def options(arm, lr, seed):
-    return [*ARMS[arm].split(), f"--lr={lr}", f"--seed={seed}"]
-
-
-def rates(best):
-    """The learning rate of every arm."""
-    return {arm: best[arm if arm in TUNED else "ATOD"] for arm in ARMS}
-
-
-def tune(folder, jobs, seed=0):
-    """Best of GRID by sampled success on valid tasks of a seed that is not reported. Writes tuning.json."""
-    cells = [(arm, lr) for arm in TUNED for lr in GRID]
-    with ThreadPoolExecutor(jobs) as pool:
-        done = dict(zip(cells, pool.map(lambda c: train([*options(*c, seed), "--final-split=valid", "--test-problems=512"],
-                                                        f"{folder}/tune/{slug(*c)}"), cells)))
-    grid = {arm: {lr: done[arm, lr]["columns"]["after"]["success"][0] for lr in GRID} for arm in TUNED}
-    best = {arm: max(rows, key=rows.get) for arm, rows in grid.items()}
-    write(f"{folder}/tuning.json", json.dumps({"best": best, "grid": grid}, indent=1))
-    print(json.dumps(best, indent=1))
 
 
 def metrics_of(result, curve):
@@ -104,12 +81,9 @@ def figure(results, curves, turns, path):
 
 
 def reproduce(folder, seeds, jobs):
-    tuned = f"{folder}/tuning.json" if os.path.exists(f"{folder}/tuning.json") else "docs/atod/tuning.json"
-    with open(tuned, encoding="utf-8") as file:
-        lr = rates(json.load(file)["best"])  # one's own tuning, or the one that the README reports
     cells = [(arm, seed) for arm in ARMS for seed in seeds]  # the first arm makes the warm starts, of several seeds at once
     with ThreadPoolExecutor(jobs) as pool:
-        done = dict(zip(cells, pool.map(lambda c: train(options(c[0], lr[c[0]], c[1]), f"{folder}/{slug(*c)}"), cells)))
+        done = dict(zip(cells, pool.map(lambda c: train([*ARMS[c[0]].split(), f"--seed={c[1]}"], f"{folder}/{slug(*c)}"), cells)))
     curves = {}
     for arm, seed in cells:
         with open(f"{folder}/{slug(arm, seed)}/metrics.jsonl", encoding="utf-8") as file:
@@ -117,7 +91,7 @@ def reproduce(folder, seeds, jobs):
     results = {name: [player(done["ATOD", seed], column) for seed in seeds] for name, column in (("teacher", "teacher"), ("student", "before"))}
     results.update({arm: [metrics_of(done[arm, seed], curve) for seed, curve in zip(seeds, curves[arm])] for arm in ARMS})
     text, turns = table(results, seeds), done["ATOD", seeds[0]]["turns"]
-    write(f"{folder}/results.json", json.dumps({"seeds": seeds, "lr": lr, "results": results, "turns": turns}, indent=1))
+    write(f"{folder}/results.json", json.dumps({"seeds": seeds, "results": results, "turns": turns}, indent=1))
     write(f"{folder}/table.md", text)
     figure(results, curves, turns, f"{folder}/atod.png")
     print(text)
