@@ -5,14 +5,13 @@ from concurrent.futures import ThreadPoolExecutor
 from claims import interval, pyplot, slug, train, verdict, write
 
 ARMS = {  # name -> options of train.py; all start from the seed's student and see as many episodes
-    "GRPO": "--method grpo --teacher auto",
-    "GRPO, half the rate": "--method grpo --teacher auto --lr 5e-4",  # reward alone is noisy
+    "ATOD": "--method atod",
     "OPD": "--method opd",
+    "GRPO": "--method grpo --teacher auto",
     "fixed mix": "--method atod --mix fixed",  # kappa = rho = 1, with turn weights
     "annealed, w = 1": "--method atod --weights one",
     "annealed, uniform w": "--method atod --weights uniform",  # T-DUR's mean for every turn
     "annealed, w by token": "--method atod --weights token",
-    "ATOD": "--method atod",
 }
 FAMILIES = ("put", "clean", "heat", "cool", "examine", "two")
 PAPER = {"GRPO": "33.2 / 40.3 / 68.9", "OPD": "67.7 / 64.9 / 68.1", "ATOD": "70.6 / 71.6 / 71.1", "teacher": "68.9"}  # 0.6B / 1.7B / 4B, average

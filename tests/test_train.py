@@ -448,5 +448,6 @@ def test_two_processes_make_the_updates_of_one(command, tmp_path, monkeypatch, m
     one, two = run.load("one/ckpt.pt"), run.load("two/ckpt.pt")
     assert two["step"] == 4 and [m["step"] for m in metrics("two")] == [1, 2, 3, 4]  # written by one rank only
     assert max((x - one["warm"][k]).abs().max() for k, x in one["model"].items()) > 5e-4
-    for key, expected in one["model"].items():  # Adam divides by tiny second moments: rounding grows to some 1e-5
-        torch.testing.assert_close(two["model"][key], expected, rtol=0, atol=1e-4)
+    gap = torch.cat([(two["model"][key] - expected).abs().flatten() for key, expected in one["model"].items()])
+    # Adam divides by tiny second moments: where a gradient is next to nothing its rounding may show, up to a step of the learning rate
+    assert (gap > 1e-5).float().mean() < 2e-3 and gap.max() < 3e-4

@@ -369,7 +369,7 @@ def test_one_sampler_serves_any_number_of_rows(compiled, monkeypatch):
         assert [r.ids for r in found] == [r.ids for r in expected] and [r.prompt for r in found] == [p for p in prompts[:n] for _ in range(k)]
     assert made == [16, 16] and {1, 2, 3, 6, 10, 15, 16} <= set(steps)  # the plain one: as many as there are replies
     steps.clear()
-    mediation.write(w, prompts[:2], 1, 6, names, 0.0, rows=16)
+    mediation.write(w, prompts[:2], 1, 6, names[:2], 0.0, rows=16)
     assert set(steps) == ({16} if compiled else {2})
     assert len(mediation.write(w, prompts[:2], 20, 6, [("many", 0), ("many", 1)], 0.0, rows=16)) == 40  # more siblings than rows: as many rows as they are
 
