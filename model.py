@@ -6,6 +6,7 @@ interface for training; the sampler adds `positions` and a `cache`. Left out: dr
 
 Letters in shape comments: B rows, T tokens, S cache slots, V vocabulary, D width, H heads, K key-value heads, C head width.
 """
+import math
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,7 @@ class GPTConfig:
     head_width: int = 32
     ffn_width: int = 256  # SwiGLU's inner width
     rope_base: float = 10000.0
+    rope_llama3: tuple = ()  # of Llama 3.1 and later: factor, low and high frequency factor, original context
     norm_eps: float = 1e-6
     qk_norm: bool = False  # Qwen3
     qkv_bias: bool = False  # Qwen2.5
@@ -74,6 +76,18 @@ def rotate(x, cos, sin):
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).type_as(x)
 
 
+def rope_table(cfg):
+    """-> cos, sin: [context + 1, C/2] each; the last row is the cache's scrap slot. Llama 3 stretches what turns slowly: wavelengths longer
+    than original context / low factor by `factor`, those shorter than original context / high factor not at all, with a ramp between."""
+    frequency = cfg.rope_base ** (-torch.arange(0, cfg.head_width, 2) / cfg.head_width)  # radians a token
+    if cfg.rope_llama3:
+        factor, low, high, original = cfg.rope_llama3
+        kept = ((original * frequency / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
+        frequency = frequency * (kept + (1 - kept) / factor)
+    angle = torch.arange(cfg.context + 1)[:, None] * frequency
+    return angle.cos(), angle.sin()
+
+
 class SwiGLU(nn.Module):
     def __init__(self, cfg):
         super().__init__()
@@ -108,9 +122,9 @@ class GPT(nn.Module):
         self.head = nn.Linear(cfg.width, cfg.vocab_size, bias=False)
         if cfg.tied:
             self.head.weight = self.embed.weight
-        angle = torch.arange(cfg.context + 1)[:, None] * cfg.rope_base ** (-torch.arange(0, cfg.head_width, 2) / cfg.head_width)
-        self.register_buffer("cos", angle.cos(), persistent=False)  # [context + 1, C/2]; the last is the cache's scrap slot
-        self.register_buffer("sin", angle.sin(), persistent=False)
+        cos, sin = rope_table(cfg)
+        self.register_buffer("cos", cos, persistent=False)
+        self.register_buffer("sin", sin, persistent=False)
         self.apply(self._init)
         for name, p in self.named_parameters():
             if name.endswith(("attn.out.weight", "ffn.down.weight")):  # they add to the residual stream 2 * layers times
@@ -143,6 +157,12 @@ class GPT(nn.Module):
     def forward(self, tokens, *cached):
         """tokens: [B, T] ids -> logits [B, T, V], fp32."""
         return self.head(self.hidden(tokens, *cached)).float()
+
+    @classmethod
+    def from_pretrained(cls, folder, context=0):
+        """Public weights of the Llama, Qwen2.5 and Qwen3 families, from a folder in Hugging Face format: see weights.py."""
+        import weights  # which imports this module
+        return weights.from_pretrained(folder, context)
 
     def n_params(self):
         return sum(p.numel() for p in self.parameters())
