@@ -33,10 +33,11 @@ class Config:
     teacher_skill: float = 0.55  # success at which the teacher's demonstrations end
     teacher_target: float = 0.65  # and success at which its reinforcement ends: short of perfect
     student_skill: float = 0.65  # success at which the student's demonstrations end
-    student_habits: int = 60  # then so many steps on a careless player's demonstrations
+    student_habits: int = 60  # steps on a careless player's demonstrations that follow
 
 
 LIMIT = 200  # updates after which a teacher's reinforcement gives up
+HABIT_LR = 3e-4  # AdamW's learning rate for bad habits
 
 
 def check(v):
@@ -60,17 +61,16 @@ def check(v):
 def open_models(v, env, options, device, rank):
     """-> student, teacher, tokenizer, the checkpoint files they came from. Makes what is missing, the demonstrations' part side by side."""
     settings, given, wanted = run.build(sft.Config, v), {}, {}
-    for role, layers, width, target, habits in (("student", v["layers"], v["width"], v["student_skill"], v["student_habits"]),
-                                                ("teacher", v["teacher_layers"], v["teacher_width"], v["teacher_skill"], 0)):
+    for role, layers, width in (("student", v["layers"], v["width"]), ("teacher", v["teacher_layers"], v["teacher_width"])):
         if v[role] not in ("", "auto"):
             given[role] = v[role]
         else:
-            wanted[role] = layers, width, dataclasses.replace(settings, skill="expert", target=target, habits=habits)
+            wanted[role] = layers, width, dataclasses.replace(settings, skill="expert", target=v[f"{role}_skill"])
     if wanted and "expert" not in env.first.targets:
         raise run.Stop(f"{v['env']} has no expert to learn from; give --teacher and --student checkpoints")
     tok, paths = policy.make_models(v, env, options, device, rank, given, wanted)
-    if "teacher" in wanted and rank == 0:
-        paths["teacher"] = reinforced(paths["teacher"], v, device)
+    if rank == 0:
+        paths.update({role: finished(role, paths[role], v, device) for role in wanted})
     paths = policy.from_first(paths)
     models = policy.load_models(paths, device, rank)
     for p in models["teacher"].parameters():
@@ -78,40 +78,57 @@ def open_models(v, env, options, device, rank):
     return models["student"], models["teacher"], tok, paths
 
 
-def reinforced(start, v, device):
-    """The checkpoint of the demonstrations' teacher after GRPO until v["teacher_target"]; made once."""
-    recipe = [os.path.basename(start), v["teacher_target"], v["max_new"], dataclasses.asdict(grpo.Config())]  # not the student's options
-    name = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:10]
-    path = os.path.join(v["cache"], f"teacher-{v['env']}-{v['seed']}-{name}.pt")
+def finished(role, start, v, device):
+    """What comes behind the demonstrations, made once: a teacher's reward, a student's bad habits. -> the checkpoint's path"""
+    finish, settings = {"teacher": (reinforce, [v["teacher_target"], v["max_new"], dataclasses.asdict(grpo.Config())]),
+                        "student": (spoil, [v["student_habits"], HABIT_LR, dataclasses.asdict(sft.Config())])}[role]  # not the options of the run
+    demos = repr(policy.open_env(v)[0].demos(range(50), "train", 0, "careless")) if role == "student" else ""  # another player is another student
+    name = hashlib.sha256(json.dumps([os.path.basename(start), settings, demos]).encode()).hexdigest()[:10]
+    path = os.path.join(v["cache"], f"{role}-{v['env']}-{v['seed']}-{name}.pt")
     if not os.path.exists(path):
-        sft.apart(reinforce, start, path, v, device, torch.get_num_threads())
+        sft.apart(finish, start, path, v, device, torch.get_num_threads())
     return path
 
 
 def reinforce(start, path, v, device, threads):
-    """Train and save, unless another process did so meanwhile. Looked at every 5 updates."""
+    """A teacher: GRPO until v["teacher_target"]."""
+    def update(model, optimizer, sampler, env, tok, cfg, step):
+        tasks = grpo.train_tasks(env, 100_000 + step, cfg.prompts, v["seed"])  # not the student's
+        names = [(v["seed"], "teacher", step, task, sample) for task in tasks for sample in range(cfg.group)]
+        rows, episodes = grpo.rollout(sampler, env, tok, tasks, "train", names, cfg)
+        rewards, valid = grpo.episode_rewards(episodes, cfg.group, device)
+        advantage = grpo.group_advantages(rewards, valid=valid).flatten()[rows.episode]
+        grpo.update(model, optimizer, rows, rows.mask.float(), advantage, cfg)
+    train_on(start, path, v, device, threads, "teacher: reward", update, grpo.Config().lr, LIMIT, v["teacher_target"])
+
+
+def spoil(start, path, v, device, threads):
+    """A student: v["student_habits"] steps on a careless player's demonstrations, at a small learning rate, for the skill is to stay."""
+    def update(model, optimizer, sampler, env, tok, cfg, step):
+        tokens, mask = sft.demonstration_batch(env, tok, 100_000 + step, sft.Config.sft_rows, v["seed"], "careless", model.cfg.context, device)
+        sft.update(model, optimizer, tokens, mask, cfg)
+    train_on(start, path, v, device, threads, "student: bad habits", update, HABIT_LR, v["student_habits"])
+
+
+def train_on(start, path, v, device, threads, what, update, lr, limit, target=None):
+    """Go on with a checkpoint for `limit` updates, or until the target, looked at every 5 updates; save, unless another process did so meanwhile."""
     torch.set_num_threads(threads)
     with sft.locked(path + ".lock"):
         if os.path.exists(path):
             return
         (env, _), (model, tok, state), cfg = policy.open_env(v), sft.load_model(start, device), grpo.Config(max_new=v["max_new"])
-        optimizer, sampler = torch.optim.AdamW(model.parameters(), lr=cfg.lr, betas=(0.9, 0.95), weight_decay=0.0), Sampler(model, 128)
-        with tqdm(total=LIMIT, desc="teacher: reward", file=sys.stderr, mininterval=1) as bar:
-            for step in range(LIMIT + 1):
-                if step % 5 == 0:
+        optimizer, sampler = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.0), Sampler(model, 128)
+        with tqdm(total=limit, desc=what, file=sys.stderr, mininterval=1) as bar:
+            for step in range(limit + 1):
+                if step == limit or (target is not None and step % 5 == 0):
                     success, _ = sft.graded(sampler, env, tok, cfg, v["seed"])
-                    bar.set_postfix(success=f"{success:.2f}", target=v["teacher_target"])
-                    if success >= v["teacher_target"] or step == LIMIT:
+                    bar.set_postfix(success=f"{success:.2f}", target=target)
+                    if step == limit or success >= target:
                         break
-                tasks = grpo.train_tasks(env, 100_000 + step, cfg.prompts, v["seed"])  # not the student's
-                names = [(v["seed"], "teacher", step, task, sample) for task in tasks for sample in range(cfg.group)]
-                rows, episodes = grpo.rollout(sampler, env, tok, tasks, "train", names, cfg)
-                rewards, valid = grpo.episode_rewards(episodes, cfg.group, device)
-                advantage = grpo.group_advantages(rewards, valid=valid).flatten()[rows.episode]
-                grpo.update(model, optimizer, rows, rows.mask.float(), advantage, cfg)
+                update(model, optimizer, sampler, env, tok, cfg, step)
                 bar.update()
-        run.save(path, {**state, "model": {k: x.cpu() for k, x in model.state_dict().items()}, "solo": success, "accuracy": success,
-                        "target": v["teacher_target"], "steps": state["steps"] + step})
+        run.save(path, {**state, "model": {k: x.cpu() for k, x in model.state_dict().items()}, "solo": success, "target": target,
+                        "reached": target is None or success >= target, "steps": state["steps"] + step})
 
 
 def prepare(v, device, rank, world):
@@ -177,28 +194,30 @@ def strip(turns):
 
 def final_table(r):
     """Teacher, and student before and after, sampled and greedy, on tasks nobody has looked at. Also written to result.json."""
-    v, n, seconds, columns = r.v, r.problems, time.time() - r.began, {}
+    v, n, seconds, columns, strips = r.v, r.problems, time.time() - r.began, {}, {}
     trained = {k: x.clone() for k, x in r.model.state_dict().items()}
     teacher = Sampler(r.teacher, r.solo.rows)
     for name, weights in (("teacher", None), ("before", r.warm), ("after", trained)):
-        sampler = teacher if weights is None else r.solo
         if weights is not None:
             r.model.load_state_dict(weights)
+            turns, episode = weighed(r, v["final_split"], 0)
+            strips[name] = {"turns": turns, "won": grpo.succeeded(episode)}
         for how, temperature in (("", r.cfg.temperature), (", greedy", 0.0)):
-            columns[name + how] = atod.evaluate(sampler, r.env, r.tok, r.cfg, v["final_split"], n, v["seed"], temperature)
+            columns[name + how] = atod.evaluate(teacher if weights is None else r.solo, r.env, r.tok, r.cfg, v["final_split"], n, v["seed"], temperature)
     with open(os.path.join(v["out"], "metrics.jsonl"), encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     looks = [(line["valid success"], line["step"]) for line in lines if "valid success" in line]
     times = {k: sum(line[k] for line in lines) for k in lines[0] if k.startswith("time_")}
-    turns, episode = weighed(r, v["final_split"], 0)
     run.write(os.path.join(v["out"], "result.json"), json.dumps(
-        {"n": n, "seconds": seconds, "times": times, "looks": looks, "columns": columns, "turns": turns}, indent=1))
+        {"n": n, "seconds": seconds, "times": times, "looks": looks, "columns": columns, "strips": strips}, indent=1))
     print(f"\n{n} {v['final_split']} tasks, an episode each, at temperature {r.cfg.temperature:g} or greedy, 95% intervals")
     run.print_table(columns, n)
     if looks:
         print("valid success, last look %.3f; best %.3f, at step %d" % (looks[-1][0], *max(looks)))
-    print(f"\n{v['final_split']} task 0, {'won' if grpo.succeeded(episode) else 'lost'}: what it was told, what it did, and the teacher's weight (T-DUR)\n"
-          f"{strip(turns)}\n\n{seconds:.0f} s to the end of training, {time.time() - r.began:.0f} s with this table; of the updates "
+    for name, found in strips.items():
+        print(f"\n{v['final_split']} task 0 {name} training, {'won' if found['won'] else 'lost'}: what it was told, what it did, and the teacher's weight (T-DUR)")
+        print(strip(found["turns"]))
+    print(f"\n{seconds:.0f} s to the end of training, {time.time() - r.began:.0f} s with this table; of the updates "
           + ", ".join(f"{k[5:]} {x:.0f} s" for k, x in times.items())
           + f"\n\nnext:\n  python sample.py {shlex.quote(v['out'])}")
     for other in ({"atod", "opd"} - {v["method"]} if v["method"] != "grpo" else {"atod"}):

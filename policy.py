@@ -132,7 +132,7 @@ def load_models(paths, device, rank):
     for role, path in paths.items():
         models[role], _, state = sft.load_model(path, device)
         if rank == 0 and "target" in state:
-            short = "" if state["accuracy"] >= state["target"] else f": it did NOT reach {state['target']}, expect little"
+            short = "" if state["reached"] else f": it did NOT reach {state['target']}, expect little"
             print(f"{role}: {models[role].n_params():,} parameters, success {state['solo']:.2f} after {state['steps']} steps{short}")
     return models
 

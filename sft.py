@@ -35,7 +35,6 @@ class Config:
     weight_decay: float = 0.1  # AdamW's, on demonstrations; it shortens the plateau before addition is learned
     target: float = -1.0  # stop at this sampled accuracy on valid problems; below 0: what the environment proposes for the skill
     warm_steps: int = 0  # stop a warm start after so many steps all the same; 0: what the environment proposes
-    habits: int = 0  # then so many steps on a careless player's demonstrations: bad habits, for a student that has the skill (atod: see --student-habits)
 
 
 def demonstration_row(env, tok, task, split, seed, skill, context):
@@ -123,9 +122,9 @@ def fingerprint(recipe):
 
 
 def train_until(recipe, device="cpu", position=0, parent=None):
-    """-> {"model", "model_config", "tokenizer", "solo", "accuracy", "steps", "target"}. Ends at the target accuracy on 256 sampled
+    """-> {"model", "model_config", "tokenizer", "solo", "steps", "target", "reached"}. Ends at the target accuracy on 256 sampled
     valid problems (where the environment says so in the family that does worst: a senior of two notations must know both), looked at
-    every 25 steps and every 5 once it is half reached; or at warm_steps, with what it has. Bad habits come behind that."""
+    every 25 steps and every 5 once it is half reached; or at warm_steps, with what it has."""
     env, tok = envs.Batch(recipe.env, **recipe.env_options), tokenizer.from_state(recipe.tokenizer)
     cfg, base = Config(**recipe.sft), grpo.Config()
     target, limit = cfg.target, cfg.warm_steps
@@ -145,12 +144,8 @@ def train_until(recipe, device="cpu", position=0, parent=None):
                     break
             if parent is not None and os.getppid() != parent:
                 os._exit(1)  # whoever asked for this is gone
-        for habit in range(cfg.habits):
-            step(model, optimizer, env, tok, done + habit, recipe.seed, dataclasses.replace(cfg, skill="careless"), base)
-        if cfg.habits:
-            solo, _ = graded(sampler, env, tok, base, recipe.seed)
     return {"model": {k: v.cpu() for k, v in model.state_dict().items()}, "model_config": dataclasses.asdict(model.cfg),
-            "tokenizer": recipe.tokenizer, "solo": solo, "accuracy": accuracy, "steps": done, "target": target}
+            "tokenizer": recipe.tokenizer, "solo": solo, "steps": done, "target": target, "reached": accuracy >= target}
 
 
 def graded(sampler, env, tok, base, seed):

@@ -74,7 +74,7 @@ def check(v):
              "eval_every": 1, "layers": 1, "junior_layers": 1, "sft_rows": 1, "test_problems": 0, "threads": 0, "max_new": 0, "context": 0,
              "max_gap": 0, "warm_steps": 0, "lr": 0, "sft_lr": 0, "weight_decay": 0, "kl": 0, "seed": 0, "junior_weight": 0,
              "clip_low": 0, "clip_high": 0, "A": 1, "B": 1, "C": 1, "chain": 1, "window": 0, "max_state": 0, "plan": 0, "turns": 0, "bonus": 0, "gamma": 0,
-             "abl_from": 0, "abl_share": 0, "habits": 0, "student_habits": 0, "teacher_layers": 1, "teacher_skill": 0, "teacher_target": 0, "student_skill": 0}
+             "abl_from": 0, "abl_share": 0, "teacher_layers": 1, "teacher_skill": 0, "teacher_target": 0, "student_skill": 0, "student_habits": 0}
     for name, smallest in least.items():
         if not v[name] >= smallest:  # nan is not
             raise run.Stop(f"--{name.replace('_', '-')} is at least {smallest}")

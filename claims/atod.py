@@ -55,7 +55,7 @@ def table(results, seeds):
 
 def figure(results, curves, turns, path):
     """Left: success on valid houses as training goes on. Middle: the two coefficients and the sizes of the two advantages (ATOD, OPD). Right:
-    T-DUR's weight over the turns of an episode. curves: {arm: [lines of metrics.jsonl of a seed]}"""
+    T-DUR's weight over the turns of an episode before training. curves: {arm: [lines of metrics.jsonl of a seed]}"""
     plt = pyplot()
     if plt is None:
         return
@@ -74,7 +74,7 @@ def figure(results, curves, turns, path):
     for k, (heard, said, w, _, _) in enumerate(turns):
         text = " > ".join(x.replace("<|turn|>", " ").replace("<|end|>", " ").strip() for x in (heard, said))
         right.text(0.02, k + 0.6, f"{w:.2f}  {text}", fontsize=7, color="white" if w > 0.7 else "black")
-    right.set(xticks=[], yticks=[], title="weight of each turn's distillation (T-DUR)")
+    right.set(xticks=[], yticks=[], title="weight of each turn's distillation (T-DUR), before training")
     fig.tight_layout()
     fig.savefig(path, dpi=110)
 
@@ -89,7 +89,7 @@ def reproduce(folder, seeds, jobs):
             curves.setdefault(arm, []).append([json.loads(line) for line in file])
     results = {name: [player(done["ATOD", seed], column) for seed in seeds] for name, column in (("teacher", "teacher"), ("student", "before"))}
     results.update({arm: [metrics_of(done[arm, seed], curve) for seed, curve in zip(seeds, curves[arm])] for arm in ARMS})
-    text, turns = table(results, seeds), done["ATOD", seeds[0]]["turns"]
+    text, turns = table(results, seeds), done["ATOD", seeds[0]]["strips"]["before"]["turns"]
     write(f"{folder}/results.json", json.dumps({"seeds": seeds, "results": results, "turns": turns}, indent=1))
     write(f"{folder}/table.md", text)
     figure(results, curves, turns, f"{folder}/atod.png")
