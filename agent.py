@@ -33,7 +33,7 @@ class Config:
     teacher_skill: float = 0.55  # success at which the teacher's demonstrations end
     teacher_target: float = 0.65  # and success at which its reinforcement ends: short of perfect
     student_skill: float = 0.65  # success at which the student's demonstrations end
-    student_habits: int = 60  # steps on a careless player's demonstrations that follow
+    student_habits: int = 80  # steps on a careless player's demonstrations that follow
 
 
 LIMIT = 200  # updates after which a teacher's reinforcement gives up

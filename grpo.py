@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch.utils.checkpoint import checkpoint
 
 from rollout import Rows, episode_rewards, rollout, train_tasks  # noqa: F401: the first thing GRPO does; callers say grpo.rollout
 
@@ -115,9 +116,23 @@ def token_logp(model, tokens, temperature=1.0, wanted=None, branch=None):
     wanted[:, 0] = False
     row, column = wanted.nonzero(as_tuple=True)  # [n] each
     with torch.autocast(tokens.device.type, torch.bfloat16, enabled=tokens.device.type == "cuda"):
-        logits = model.head(model.hidden(tokens, **packed)[row, before[row, column]]).float()  # [n, V]
-    logp = (logits / temperature).log_softmax(-1).gather(1, tokens[row, column][:, None])[:, 0]  # [n]
+        logp = head_logp(model.head, model.hidden(tokens, **packed)[row, before[row, column]], tokens[row, column], temperature)  # [n]
     return logp.new_zeros(tokens.shape).index_put((row, column), logp)
+
+
+LOGITS = 2**24  # held at once
+
+
+def head_logp(head, x, token, temperature):
+    """x: [n, D], token: [n] -> log-prob of each, [n]. No more than LOGITS logits are held at once, in the backward pass neither: of a
+    large vocabulary they would be most of the memory. Chunks are computed again there."""
+    def chunk(x, token):
+        logits = head(x).float() / temperature  # [chunk, V]
+        return logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(-1)
+    n = max(1, LOGITS // head.out_features)
+    if len(x) <= n:
+        return chunk(x, token)
+    return torch.cat([checkpoint(chunk, *parts, use_reentrant=False) for parts in zip(x.split(n), token.split(n))])
 
 
 @torch.no_grad()

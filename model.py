@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass
@@ -120,6 +121,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.layers))
         self.norm = nn.RMSNorm(cfg.width, cfg.norm_eps)
         self.head = nn.Linear(cfg.width, cfg.vocab_size, bias=False)
+        self.recompute = False  # in training: keep a block's input only, and compute the block again in the backward pass
         if cfg.tied:
             self.head.weight = self.embed.weight
         cos, sin = rope_table(cfg)
@@ -151,7 +153,10 @@ class GPT(nn.Module):
         cos, sin = self.cos[positions][:, :, None], self.sin[positions][:, :, None]  # [B, T, 1, C/2]
         x = self.embed(tokens)  # [B, T, D]
         for i, block in enumerate(self.blocks):
-            x = block(x, cos, sin, None if cache is None else cache[i], rows, positions, slots, mask)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, cos, sin, None, rows, positions, slots, mask, use_reentrant=False)
+            else:
+                x = block(x, cos, sin, None if cache is None else cache[i], rows, positions, slots, mask)
         return self.norm(x)
 
     def forward(self, tokens, *cached):

@@ -43,6 +43,7 @@ class Config:
     junior_layers: int = 2  # of the junior
     junior_width: int = 64  # of the junior, a multiple of 32
     cache: str = "out/warm"  # where warm starts are kept
+    recompute: bool = False  # compute activations again in the backward pass instead of keeping them: less memory, a third more work
 
 
 # ---- set-up ----
@@ -210,6 +211,7 @@ def prepare(v, device, rank, world, models=open_models):
     if cfg.kl and cfg.kl_to == "warm":
         reference = GPT(model.cfg).to(device)
         reference.load_state_dict(warm)
+    model.recompute = v["recompute"]
     optimizer = sft.make_optimizer(model, sft_cfg) if v["method"] == "sft" else torch.optim.AdamW(
         model.parameters(), lr=cfg.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=device.startswith("cuda"))
     compiled = run.choose_compile(v["compile"], device, cfg.steps * env.first.max_turns * (cfg.max_new or env.first.max_new))

@@ -208,7 +208,7 @@ def prepare(v, device, rank, world):
         run.claim_folder(v["out"])
     print(f"{v['method']} ({v['formulation']}) on {v['env']}, {v['steps']} updates, {torch.get_num_threads()} threads, output in {v['out']}")
     w, path = open_world(v, found, language, device)
-    cfg = run.build(grpo.Config, v)
+    cfg, w.model.recompute = run.build(grpo.Config, v), v["recompute"]
     optimizer = torch.optim.AdamW(w.model.parameters(), lr=cfg.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=device.startswith("cuda"))
     print(f"world model: {w.model.n_params():,} parameters, warm start {path}")
     return Run(v, cfg, found, w, {k: x.clone() for k, x in w.model.state_dict().items()}, optimizer, {}, device, w.sampling["compile"], began)

@@ -270,8 +270,8 @@ def next_action(house, rng, oracle=False):
 
 
 def careless(house, action, rng):
-    """Bad habits: nearly always walks on where it should open something or use a device, and now and then wanders off."""
-    if rng.random() < (0.98 if action[0] in ("open", "use", *DEVICES) else 0.05):
+    """A bad habit: nearly always walks on where it should open something or use a device."""
+    if action[0] in ("open", "use", *DEVICES) and rng.random() < 0.98:
         return ("go", rng.choice(house.exits[house.at]))
     return action
 

@@ -139,6 +139,31 @@ def test_expected_gradient_of_groups_of_two_by_enumeration(std):
     torch.testing.assert_close(gradient(model), exact, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("change", ["chunks", "recompute"])
+def test_what_saves_memory_changes_no_gradient(monkeypatch, change):
+    """Logits in chunks of two tokens, activations computed twice: the same loss and gradient, and less is kept for the backward pass."""
+    model = GPT(GPTConfig(50, 9, layers=3, heads=1, kv_heads=1, width=8, head_width=8, ffn_width=16))
+    rows = random_rows(model)
+
+    def backward():
+        model.zero_grad()
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.shape) or x, lambda x: x):
+            loss, _ = grpo.loss(model, rows, grpo.token_weights(rows.mask), torch.linspace(-1, 1, len(rows.tokens)), grpo.Config())
+        loss.backward()
+        return loss.detach(), gradient(model), kept
+    expected = backward()
+    if change == "chunks":
+        monkeypatch.setattr(grpo, "LOGITS", 100)
+    else:
+        model.recompute = True
+    found = backward()
+    torch.testing.assert_close(found[:2], expected[:2], rtol=1e-5, atol=1e-6)
+    n = int(rows.mask.sum())
+    big = {"chunks": lambda shape: shape == (n, 50), "recompute": lambda shape: len(shape) == 3 and shape[-1] == 16}[change]  # all logits; SwiGLU's inside
+    assert any(map(big, expected[2])) and not any(map(big, found[2]))
+
+
 def random_rows(model, R=6, T=9, seed=0):
     """R rows of different lengths: an observation of two tokens, an answer, for the longer ones a second turn of both."""
     generator = torch.Generator().manual_seed(seed)
