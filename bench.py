@@ -123,7 +123,7 @@ def limit(model, rows, prompt, new, device, dtype):
     gemm = seconds_of(lambda: [F.linear(x, w) for x, w in zip(inputs, matrices)], device)
     cfg = model.cfg
     filled = 2 * cfg.layers * rows * cfg.kv_heads * cfg.head_width * (prompt + new / 2) * torch.finfo(dtype).bits / 8  # bytes
-    block = torch.ones(max(1, int(filled / cfg.layers / 4)), device=device)  # a layer's cache: what fits a processor's cache may stay there
+    block = torch.ones(max(1, int(filled / 4)), device=device)  # as large as all of it: a small one may stay in the processor's own cache
     read = seconds_of(block.sum, device) / (block.numel() * 4)  # seconds a byte
     return {"gemm_s": gemm, "cache_s": filled * read, "gb_s": 1e-9 / read}
 
@@ -137,14 +137,14 @@ def samplers(size, rows, device, dtype, folder):
     model, junior = GPT(cfg).to(device), GPT(cfg).to(device)
     prompts = torch.randint(cfg.vocab_size, (rows, prompt)).tolist()
     how, reference = {"dtype": dtype}, model if dtype == torch.float32 else GPT(cfg).to(device, dtype)
-    found = {"ours, compiled": lambda: ours(model, prompts, new, compile=True, **how), "ours, eager": lambda: ours(model, prompts, new, **how),
-             "ours, tandem": lambda: ours(model, prompts, new, junior, compile=True, **how),
-             "ours, 3 turns": lambda: ours(model, prompts, new - 6, turns=3, compile=True, **how),
+    found = {"ours compiled": lambda: ours(model, prompts, new, compile=True, **how), "ours eager": lambda: ours(model, prompts, new, **how),
+             "ours tandem": lambda: ours(model, prompts, new, junior, compile=True, **how),
+             "ours 3 turns": lambda: ours(model, prompts, new - 6, turns=3, compile=True, **how),
              "no cache": lambda: without_cache(reference, prompts, new)}
     if importlib.util.find_spec("transformers") and importlib.util.find_spec("safetensors"):
         weights.save_pretrained(model, folder)
-        found["transformers, dynamic"] = lambda: transformers_generate(folder, prompts, new, False)
-        found["transformers, static"] = lambda: transformers_generate(folder, prompts, new, True)
+        found["transformers dynamic"] = lambda: transformers_generate(folder, prompts, new, False)
+        found["transformers static"] = lambda: transformers_generate(folder, prompts, new, True)
     return model, found, prompt, new
 
 
@@ -155,7 +155,7 @@ def sampling(size, rows, repeats, device, only=()):
         model, makers, prompt, new = samplers(size, rows, device, dtype, folder)
         made, result = {}, {"size": size, "rows": rows, "prompt": prompt, "new": new, "samplers": {}}
         for name, maker in makers.items():
-            if only and not any(name.startswith(o) for o in only):
+            if only and name not in only:
                 continue
             began = time.perf_counter()
             made[name] = maker()
@@ -169,7 +169,7 @@ def sampling(size, rows, repeats, device, only=()):
                 tokens = sample()
                 synchronize(device)
                 speeds[name].append(tokens / (time.perf_counter() - began))
-    beside = next((name for name in ("transformers, dynamic", "no cache") if name in made), None)
+    beside = next((name for name in ("transformers dynamic", "no cache") if name in made), None)
     result["limit"] = limit(model, rows, prompt, new, device, dtype)
     best = rows / (result["limit"]["gemm_s"] + result["limit"]["cache_s"])  # tokens a second
     for name, found in result["samplers"].items():
@@ -256,7 +256,7 @@ def profile(size, rows):
     """Where a decode step's time goes on a GPU: the five longest kernels, and the share of the time in which none ran."""
     from torch.profiler import ProfilerActivity
     model, makers, prompt, new = samplers(size, rows, "cuda", torch.bfloat16, "")
-    sample = makers["ours, compiled"]()
+    sample = makers["ours compiled"]()
     sample()
     with torch.profiler.profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
         torch.cuda.synchronize()
@@ -275,9 +275,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     gpu = torch.cuda.is_available()
     parser.add_argument("what", nargs="?", default="sampling", choices=["sampling", "tree"])
-    parser.add_argument("--size", default="10m,124m" if gpu else "toy,10m", help="of toy, 10m, 124m [toy,10m; on a GPU 10m,124m]")
-    parser.add_argument("--batch", default="1,64,256" if gpu else "1,16,64", help="rows [1,16,64; on a GPU 1,64,256]")
-    parser.add_argument("--only", default="", help="samplers whose name begins so, by commas: ours,no cache,transformers")
+    parser.add_argument("--size", default="10m,124m" if gpu else "toy", help="of toy, 10m, 124m, by commas [toy; on a GPU 10m,124m]")
+    parser.add_argument("--batch", default="1,64,256" if gpu else "16,64", help="rows, by commas [16,64; on a GPU 1,64,256]")
+    parser.add_argument("--only", default="", help="these samplers only, their names in the table without commas, by commas: ours compiled,no cache")
     parser.add_argument("--repeats", type=int, default=5, help="[5]")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads [1]")
     parser.add_argument("--json", action="store_true", help="nothing but the JSON object")
@@ -298,7 +298,7 @@ def main():
             if args.profile:
                 profile(size, rows)
                 continue
-            found.append(sampling(size, rows, max(1, args.repeats), "cuda" if gpu else "cpu", [o for o in args.only.split(",") if o]))
+            found.append(sampling(size, rows, max(1, args.repeats), "cuda" if gpu else "cpu", [o.strip() for o in args.only.split(",") if o]))
             if not args.json:
                 show(found[-1])
     peak = torch.cuda.max_memory_allocated() / 2**20 if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -1,0 +1,60 @@
+"""The benchmark's own arithmetic and output, at tiny sizes. No time is asserted."""
+import json
+
+import pytest
+import torch
+
+import bench
+from model import GPT, GPTConfig
+
+TINY = (GPTConfig(31, 30, layers=1, heads=1, kv_heads=1, width=32, head_width=32, ffn_width=32), 3, 12)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setitem(bench.SIZES, "toy", TINY)
+
+
+def run(monkeypatch, capsys, *args):
+    monkeypatch.setattr("sys.argv", ["bench.py", *args])
+    bench.main()
+    return capsys.readouterr().out
+
+
+def test_every_sampler_makes_as_many_tokens_as_it_says(tiny):
+    cfg, prompt, new = TINY
+    model, prompts = GPT(cfg), torch.randint(31, (5, prompt)).tolist()
+    assert bench.ours(model, prompts, new)() == bench.ours(model, prompts, new, GPT(cfg))() == bench.without_cache(model, prompts, new)() == 5 * new
+    assert bench.ours(model, prompts, new, turns=3)() == 5 * new
+
+
+def test_the_table_and_its_json(tiny, monkeypatch, capsys):
+    out = run(monkeypatch, capsys, "--size", "toy", "--batch", "2,3", "--only", "ours eager,no cache", "--repeats", "2")
+    *table, last = out.strip().splitlines()
+    found = json.loads(last)
+    assert [r["rows"] for r in found["runs"]] == [2, 3] and found["torch"] == torch.__version__ and "CPU" in found["device"]
+    for r in found["runs"]:
+        assert r["beside"] == "no cache" and r["samplers"]["no cache"]["ratio"] == 1
+        low, high = r["samplers"]["no cache"]["spread"]
+        assert low == high == 1 and r["limit"]["gemm_s"] > 0 and r["limit"]["cache_s"] > 0
+        limit = r["rows"] / (r["limit"]["gemm_s"] + r["limit"]["cache_s"])
+        for x in r["samplers"].values():
+            assert x["spread"][0] <= x["ratio"] <= x["spread"][1] and x["share"] == pytest.approx(x["tokens_s"] / limit)
+    assert sum(line.startswith("no cache") for line in table) == 2
+    assert len(run(monkeypatch, capsys, "--size", "toy", "--batch", "2", "--only", "no cache", "--repeats", "1", "--json").strip().splitlines()) == 1
+
+
+def test_transformers_stand_beside_ours_on_the_same_weights(tiny, monkeypatch):
+    pytest.importorskip("safetensors", reason="pip install safetensors")
+    pytest.importorskip("transformers", reason="pip install transformers")
+    found = bench.sampling("toy", 2, 1, "cpu", ["transformers dynamic", "no cache"])
+    assert found["beside"] == "transformers dynamic" and found["samplers"]["transformers dynamic"]["tokens_s"] > 0
+
+
+@pytest.mark.parametrize("args", [["--size", "huge"], ["--batch", "many"], ["--profile"], ["trees"]])
+def test_what_it_refuses(monkeypatch, capsys, args):
+    if torch.cuda.is_available() and args == ["--profile"]:
+        pytest.skip("there is a GPU")
+    monkeypatch.setattr("sys.argv", ["bench.py", *args])
+    with pytest.raises(SystemExit):
+        bench.main()
