@@ -36,7 +36,7 @@ import worldmodel
 METHODS = {"sft": policy, "grpo": policy, "tandem": policy, "worldmodel": world, "opd": agent, "atod": agent}  # the module that prepares, updates and shows it; policy.py says how
 PRESETS = {"worldmodel": {"env": "house", "steps": 100, "prompts": 8, "group": 20, "lr": 1e-4, "layers": 3, "warm_steps": 2000, "eval_problems": 100,
                           "test_problems": 256},
-           "atod": {"env": "house", "turns": 12, "steps": 240, "prompts": 4, "lr": 1e-3, "width": 64, "sft_lr": 3e-3, "warm_steps": 3000, "test_problems": 1024,
+           "atod": {"env": "house", "turns": 12, "steps": 240, "prompts": 4, "lr": 5e-4, "width": 64, "sft_lr": 3e-3, "warm_steps": 3000, "test_problems": 1024,
                     "eval_every": 40}}  # {method: {option: value}}: what a method proposes instead of an option's default
 GROUPS = {"every run (run.py)": run.Config, "models (policy.py)": policy.Config, "sft and warm start (sft.py)": sft.Config,
           "grpo and tandem (grpo.py)": grpo.Config, "tandem (tandem.py)": tandem.Config,
