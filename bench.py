@@ -2,6 +2,7 @@
 
     python bench.py                                    # sampling: ours beside generation without a cache and, when installed, transformers
     python bench.py --size 10m --batch 1,16,64
+    python bench.py tricks                             # what each trick of the decode step is worth
     python bench.py tree                               # fGRPO's tree of 84 samples beside a flat GRPO group of 84
 
 Prints a table, and one JSON object as the last line. What is compared runs in turn, several times; reported are medians, and the spread
@@ -190,6 +191,76 @@ def show(result):
     print(f"limit: {1e6 * lim['gemm_s']:.0f} us of multiplications and {1e6 * lim['cache_s']:.0f} us of cache ({lim['gb_s']:.0f} GB/s) a step", flush=True)
 
 
+# ---- what each trick is worth ----
+
+class AllSlots(Sampler):
+    """Attention over the whole cache, filled or not."""
+    def run_step(self):
+        self.slots = None
+        super().run_step()
+
+
+class Looking(Sampler):
+    """The host looks at the finished flags behind every token."""
+    def run_step(self):
+        super().run_step()
+        self.finished.all().item()
+
+
+class Multinomial(Sampler):
+    """PyTorch's own draw in place of the inverse CDF."""
+    def step(self):
+        logp = self.logits(0).log_softmax(-1)
+        token = torch.multinomial(logp.exp(), 1)
+        self.emit(token[:, 0], {"logp": logp.gather(1, token)[:, 0]})
+
+
+def group_sampler(kind, model, prompts, group, new, shared=True, **how):
+    """Groups of samples of one prompt each, which is prefilled once (shared) or once a row."""
+    sampler, rows = kind(model, len(prompts) * group, **how), len(prompts) * group
+
+    def sample():
+        sampler.start()
+        if shared:
+            sampler.feed(range(len(prompts)), prompts)
+            sampler.select([i // group for i in range(rows)])
+        else:
+            sampler.feed(range(rows), [prompts[i // group] for i in range(rows)])
+        sampler.seed([("bench", i) for i in range(rows)])
+        sampler.sample(new, ())
+        return int(sampler.count.sum())
+    return sample
+
+
+def tricks(size, repeats, device, group=8, prompts=8):
+    """How much slower the eager sampler gets without each trick -> {what is done instead: [ratios]}"""
+    cfg, prompt, new = SIZES[size]
+    torch.manual_seed(0)
+    model = GPT(cfg).to(device)
+    texts = torch.randint(cfg.vocab_size, (prompts, prompt)).tolist()
+    make = lambda kind=Sampler, **how: group_sampler(kind, model, texts, group, new, **how)
+    made = {"as it is": make(), "compiled": make(compile=True), "no cache": without_cache(model, [t for t in texts for _ in range(group)], new),
+            "attention to empty slots too": make(AllSlots), "a prompt for every row": make(shared=False), "torch.multinomial": make(Multinomial),
+            "a look at the flags every token": make(Looking)}
+    if device == "cpu":
+        made["bf16 weights and cache"] = make(dtype=torch.bfloat16)
+    times = {name: [] for name in made}
+    for i in range(repeats + 1):
+        for name, sample in made.items():
+            began = time.perf_counter()
+            sample()
+            synchronize(device)
+            times[name] += [time.perf_counter() - began] if i else []  # the first is a warm-up
+    return {name: [a / b for a, b in zip(x, times["as it is"])] for name, x in times.items()}
+
+
+def show_tricks(size, found):
+    print(f"{size}, 8 prompts x 8 samples; time, against our eager sampler as it is")
+    for name, ratios in found.items():
+        print(f"{name:34}{statistics.median(ratios):8.2f}    {min(ratios):.2f} to {max(ratios):.2f}")
+    print(json.dumps({"size": size, "threads": torch.get_num_threads(), "torch": torch.__version__, "ratios": found}))
+
+
 # ---- trees ----
 
 STATE, OBSERVATION = 56, 8  # tokens of a typical reply on house, levels 2 and 3
@@ -274,7 +345,7 @@ def profile(size, rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     gpu = torch.cuda.is_available()
-    parser.add_argument("what", nargs="?", default="sampling", choices=["sampling", "tree"])
+    parser.add_argument("what", nargs="?", default="sampling", choices=["sampling", "tricks", "tree"])
     parser.add_argument("--size", default="10m,124m" if gpu else "toy", help="of toy, 10m, 124m, by commas [toy; on a GPU 10m,124m]")
     parser.add_argument("--batch", default="1,64,256" if gpu else "16,64", help="rows, by commas [16,64; on a GPU 1,64,256]")
     parser.add_argument("--only", default="", help="these samplers only, their names in the table without commas, by commas: ours compiled,no cache")
@@ -289,6 +360,10 @@ def main():
     sizes = args.size.split(",")
     if set(sizes) - SIZES.keys() or not all(b.isdigit() and int(b) for b in args.batch.split(",")):
         parser.error(f"--size is of {', '.join(SIZES)}; --batch numbers of rows, as 1,16,64")
+    if args.what == "tricks":
+        for size in sizes:
+            show_tricks(size, tricks(size, max(1, args.repeats), "cuda" if gpu else "cpu"))
+        return
     if args.profile and not gpu:
         parser.error("--profile needs a GPU")
     torch._dynamo.config.cache_size_limit = 64  # many samplers in one process

@@ -44,6 +44,26 @@ def test_the_table_and_its_json(tiny, monkeypatch, capsys):
     assert len(run(monkeypatch, capsys, "--size", "toy", "--batch", "2", "--only", "no cache", "--repeats", "1", "--json").strip().splitlines()) == 1
 
 
+def test_each_trick_has_its_ratio(tiny, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "tricks", lambda size, repeats, device, real=bench.tricks: real(size, repeats, device, group=2, prompts=2))
+    monkeypatch.setattr(torch, "compile", lambda f, **how: f)  # not what is looked at here
+    found = json.loads(run(monkeypatch, capsys, "tricks", "--size", "toy", "--repeats", "1").strip().splitlines()[-1])["ratios"]
+    assert found["as it is"] == [1.0] and len(found) == 8 and all(len(r) == 1 and r[0] > 0 for r in found.values())
+
+
+def test_without_its_tricks_the_sampler_says_the_same(tiny):
+    cfg, prompt, new = TINY
+    torch.manual_seed(0)
+    model, texts = GPT(cfg), torch.randint(31, (2, prompt)).tolist()
+    said = {}
+    for name, kind, shared in (("base", bench.Sampler, True), ("all", bench.AllSlots, True), ("looking", bench.Looking, True), ("alone", bench.Sampler, False)):
+        made = []
+        sample = bench.group_sampler(lambda *a, kind=kind, **h: made.append(kind(*a, **h)) or made[0], model, texts, 2, new, shared)
+        assert sample() == 4 * new
+        said[name] = made[0].tokens.tolist()
+    assert len({str(x) for x in said.values()}) == 1
+
+
 def test_transformers_stand_beside_ours_on_the_same_weights(tiny, monkeypatch):
     pytest.importorskip("safetensors", reason="pip install safetensors")
     pytest.importorskip("transformers", reason="pip install transformers")
