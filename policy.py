@@ -43,6 +43,7 @@ class Config:
     junior_layers: int = 2  # of the junior
     junior_width: int = 64  # of the junior, a multiple of 32
     cache: str = "out/warm"  # where warm starts are kept
+    bf16: bool = False  # sample in bf16 on a CPU too, as on CUDA: where the processor multiplies bf16 itself it is faster, elsewhere slower
     recompute: bool = False  # compute activations again in the backward pass instead of keeping them: less memory, a third more work
 
 
@@ -217,7 +218,7 @@ def prepare(v, device, rank, world, models=open_models):
     compiled = run.choose_compile(v["compile"], device, cfg.steps * env.first.max_turns * (cfg.max_new or env.first.max_new))
     evaluated = 256 if env.first.max_turns > 1 else 0  # rows at once: games take many steps of little work
     sampling = {"rows": max(cfg.prompts * cfg.group // world, v["test_chains"], evaluated), "compile": compiled,
-                "dtype": torch.bfloat16 if device.startswith("cuda") else torch.float32}  # what is trained stays fp32
+                "dtype": torch.bfloat16 if v["bf16"] or device.startswith("cuda") else torch.float32}  # what is trained stays fp32
     team = tandem.TandemSampler(model, junior, **sampling) if junior is not None else None
     return Run(v, cfg, tandem_cfg, sft_cfg, env, tok, model, warm, reference, optimizer, Sampler(model, **sampling), team, paths,
                device, rank, world, compiled, problems, began, teacher, run.build(atod.Config, v))

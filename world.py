@@ -150,7 +150,7 @@ def open_world(v, found, language, device):
         raise run.Stop(f"a context of {model.cfg.context} tokens does not hold two states and an observation; raise --context to {needed}")
     decoded = 0 if cfg.formulation == "stateless" else v["steps"] * (2 * size["max_state"] + size["max_observation"])
     sampling = {"compile": run.choose_compile(v["compile"], device, decoded),
-                "dtype": torch.bfloat16 if device.startswith("cuda") else torch.float32}
+                "dtype": torch.bfloat16 if v["bf16"] or device.startswith("cuda") else torch.float32}
     w = mediation.World(model, tok, cfg, language, **size, sampling=sampling)
     if v["senior"]:
         return w, v["senior"]

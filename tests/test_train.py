@@ -131,6 +131,12 @@ def test_a_warm_start_of_a_world_model_that_is_not_finite_stops_and_is_not_kept(
     assert command(*args)[0] == 0  # nothing is in the way of the next try
 
 
+def test_bf16_sampling_stays_close_to_what_is_trained(command):
+    assert command(*MOVING["grpo"], "--bf16", "--recompute")[0] == 0
+    gaps = [m["mismatch_kl"] for m in metrics() if "mismatch_kl" in m]
+    assert gaps and max(m["mismatch_max"] for m in metrics()) > 1e-5 and max(gaps) < 1e-3  # not fp32's rounding, and not much more
+
+
 def test_a_game_of_several_turns_runs_too(command):
     assert command("--method", "grpo", "--env", "guess")[0] == 0
     assert max(m["turns"] for m in metrics()) > 1
