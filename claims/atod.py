@@ -67,8 +67,10 @@ def figure(results, curves, turns, path):
     left.set(xlabel="update", ylabel="success, valid houses", title=f"mean of {len(results['teacher'])} seeds", ylim=(0, 1))
     left.legend(fontsize=7)
     for name, style in (("kappa", "-"), ("rho", "--"), ("A_opd", ":"), ("A_grpo", "-."), ("mean_w", (0, (1, 3))), ("zero_variance", (0, (5, 5)))):
-        middle.plot([line["step"] for line in curves["ATOD"][0]], [line[name] for line in curves["ATOD"][0]], ls=style, label=name)
-    middle.set(xlabel="update", title="ATOD, first seed", ylim=(0, 2.1))
+        values = [line[name] for line in curves["ATOD"][0]]
+        middle.plot([line["step"] for line in curves["ATOD"][0]], [sum(x) / len(x) for x in (values[max(0, i - 9):i + 1] for i in range(len(values)))],
+                    ls=style, label=name)
+    middle.set(xlabel="update", title="ATOD, first seed, mean of ten updates", ylim=(0, 2.1))
     middle.legend(fontsize=7)
     right.imshow([[w] for *_, w, _, _ in turns], cmap="Reds", vmin=0, vmax=1, aspect="auto", extent=(0, 1, len(turns), 0))
     for k, (heard, said, w, _, _) in enumerate(turns):
