@@ -36,6 +36,9 @@ class Env(Protocol):
     targets: dict  # skill -> solo accuracy at which a warm start on demo(skill) ends
     warm_steps: int  # or the number of steps after which it gives up
     every_family: bool  # the target is for the family of tasks or answers that does worst, and not for all together
+    # A slow engine may have two more; it starts at the first reset, not in make:
+    # workers: int  # play in so many processes; below 0: one for each core, 8 at most; absent or 0: in a loop, here
+    # time_limit: float  # seconds an answer may take there, 60 when absent
 
     def tasks(self, split) -> int | None: ...  # how many tasks a finite split holds; None: as many as there are integers
     def reset(self, task, split) -> str: ...  # the question, or the room and the goal. Same task, same text
@@ -56,18 +59,24 @@ def make(name, **options):
 
 
 class Batch:
-    """Many games of one environment at once: a loop here; for an engine in a process of its own, a pool."""
+    """Many games of one environment at once: a loop here; for an engine that asks for `workers`, a pool of processes."""
 
     def __init__(self, name, **options):
         self.name, self.options, self.envs = name, options, [make(name, **options)]
-        self.first, self.seconds = self.envs[0], 0.0  # spent in the games
+        self.first, self.seconds, self.pool = self.envs[0], 0.0, None  # seconds spent in the games
+        if getattr(self.first, "workers", 0):
+            self.pool = importlib.import_module("envs.pool_").Pool(name, options, self.first)
 
     def reset_many(self, tasks, split):
+        if self.pool:
+            return self.timed(lambda: self.pool.reset(range(len(tasks)), tasks, split))
         while len(self.envs) < len(tasks):
             self.envs.append(copy.copy(self.first))  # data is shared, the state of a game is its own
         return self.timed(lambda: [env.reset(task, split) for env, task in zip(self.envs, tasks)])
 
     def step_many(self, rows, texts):
+        if self.pool:
+            return self.timed(lambda: self.pool.step(rows, texts))
         return self.timed(lambda: [self.envs[row].step(text) for row, text in zip(rows, texts)])
 
     def timed(self, work):
@@ -78,11 +87,14 @@ class Batch:
 
     def demos(self, tasks, split, seed, skill):
         """[(observation, [answers])] for each task; the players' dice depend on seed and task alone."""
-        found = []
-        for task in tasks:
-            observation = self.first.reset(task, split)
-            found.append((observation, self.first.demo(random.Random(f"demo {seed} {skill} {task}"), skill)))
-        return found
+        if self.pool:
+            return self.pool.demos(tasks, split, seed, skill)
+        return [demonstration(self.first, task, split, seed, skill) for task in tasks]
+
+
+def demonstration(env, task, split, seed, skill):
+    observation = env.reset(task, split)
+    return observation, env.demo(random.Random(f"demo {seed} {skill} {task}"), skill)
 
 
 def split_of(text):

@@ -1,0 +1,143 @@
+"""Games of a slow engine in processes of their own, side by side: what envs.Batch uses where an environment asks for `workers`.
+
+    trainer --pipe-- worker 0: games 0, 2, 4, ...      A worker is a session of two processes: a guard, which only watches, and a
+            --pipe-- worker 1: games 1, 3, 5, ...      player, which holds the games; what an engine starts (Java) is in it too.
+
+A worker that dies or hangs is killed with all that it started, and replaced; the episodes in it end as failed, the others go on. The guard
+kills its session as soon as the trainer or the player is gone, however it went. Nothing here draws a random number: the answers are
+those of the loop, whatever the number of workers. What runs in a worker is in pool_player.py. POSIX only.
+"""
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from multiprocessing.connection import Connection, wait
+
+import envs
+
+FIRST = -1  # the row of Batch.first
+START = 60  # seconds a worker may take to import its environment, beside the time limit of its first answer
+
+
+class Pool:
+    """Row r is a game in worker r % count. A call is (worker, row, method, arguments)."""
+
+    def __init__(self, name, options, env):
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self.count = env.workers if env.workers > 0 else min(cores, 8)
+        self.name, self.options, self.limit = name, options, getattr(env, "time_limit", 60)
+        self.rows, self.home, self.lost = 0, 0, set()  # how many games, the worker of Batch.first, rows whose game is lost
+        self.workers = {}  # number -> Worker, started when first needed
+        env.reset = lambda task, split: self.reset([FIRST], [task], split)[0]  # Batch.first is read here and played in a worker
+        env.step = lambda text: self.step([FIRST], [text])[0]
+
+    def where(self, row):
+        return self.home if row == FIRST else row % self.count
+
+    def reset(self, rows, tasks, split):
+        self.rows = max([self.rows, *(row + 1 for row in rows)])
+        found = self.insist([(self.where(row), row, "reset", (task, split)) for row, task in zip(rows, tasks)])
+        self.lost -= set(rows)
+        return found
+
+    def step(self, rows, texts):
+        answers = self.ask([(self.where(row), row, "step", (text,)) for row, text in zip(rows, texts)])
+        self.lost |= {row for row, (fine, _) in zip(rows, answers) if not fine}
+        return [step if fine and (step.done or row not in self.lost) else
+                envs.Step("", 0.0, True, {"success": False, "engine_failed": True, "truncated": False}) for row, (fine, step) in zip(rows, answers)]
+
+    def demos(self, tasks, split, seed, skill):
+        found = self.insist([(i % self.count, FIRST, "demonstration", (task, split, seed, skill)) for i, task in enumerate(tasks)])
+        if found:  # Batch.first stands where the last one began
+            self.home = (len(found) - 1) % self.count
+            self.lost.discard(FIRST)
+        return found
+
+    def insist(self, calls):
+        """Answers one cannot do without: workers that fail are replaced, and all is asked once more. ValueError when that fails too."""
+        for _ in range(2):
+            answers = self.ask(calls)
+            failing = {number: why for (number, *_), (fine, why) in zip(calls, answers) if not fine}
+            if not failing:
+                return [value for _, value in answers]
+            for number in failing:
+                self.kill(number)
+        raise ValueError(f"{self.name}: {failing.popitem()[1]}, twice")
+
+    def ask(self, calls):
+        """-> (True, value) or (False, why) for each call. All are sent before the first answer is awaited; a worker answers in order."""
+        answers, due = [(False, "its worker was replaced")] * len(calls), {}  # worker -> the calls it has yet to answer
+        for i, (number, row, method, _) in enumerate(calls):
+            if method != "step" or row not in self.lost:
+                due.setdefault(number, []).append(i)
+        try:
+            for number in due.keys() - self.workers.keys():
+                self.workers[number] = Worker(self.name, self.options)
+            for number, queue in due.items():
+                self.workers[number].send([calls[i][1:] for i in queue], self.limit)
+            while due:
+                until = min(self.workers[number].until for number in due)
+                ready = wait([self.workers[number].pipe for number in due], max(0, until - time.monotonic()))
+                for number, queue in list(due.items()):
+                    try:
+                        answer = self.workers[number].receive(ready, self.limit)
+                    except Exception as error:
+                        self.kill(number)
+                        for i in due.pop(number):
+                            answers[i] = False, str(error) if isinstance(error, TimeoutError) else "a worker died"
+                        continue
+                    if answer:
+                        answers[queue.pop(0)] = answer
+                        if not queue:
+                            del due[number]
+        finally:  # interrupted: what is yet to come would pass for answers to the next calls
+            for number in due:
+                self.kill(number)
+        for why in dict.fromkeys(why for fine, why in answers if not fine):
+            print(f"warning: {self.name}: {why}", file=sys.stderr)
+        return answers
+
+    def kill(self, number):
+        """Another is started when it is needed."""
+        if number in self.workers:
+            self.workers.pop(number).kill()
+        self.lost |= {row for row in (FIRST, *range(self.rows)) if self.where(row) == number}
+
+
+class Worker:
+    """A session of its own, with the modules that the trainer has. It ends when its pipe is closed, too."""
+
+    def __init__(self, name, options):
+        ours, theirs = socket.socketpair()
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):  # so that one that stops in the middle of a message is noticed
+            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", START, 0))
+        code = (f"import pickle, sys; sys.path[:] = {sys.path!r}; import envs; envs.__path__[:] = {list(envs.__path__)!r}; from envs import "
+                f"pool_player; pool_player.guard({theirs.fileno()}, {os.getpid()}, *pickle.loads({pickle.dumps((name, options))!r}))")
+        self.process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True,
+                                        pass_fds=[theirs.fileno()])
+        theirs.close()
+        self.pipe, self.until = Connection(ours.detach()), time.monotonic() + START  # until when an answer has to be here
+
+    def send(self, calls, limit):
+        self.until = max(self.until, time.monotonic()) + limit
+        with contextlib.suppress(OSError):  # it shows when the answer is due
+            self.pipe.send(calls)
+
+    def receive(self, ready, limit):
+        """-> an answer, or None when it is too early. An error when there will be none."""
+        if self.pipe in ready:
+            answer, self.until = self.pipe.recv(), time.monotonic() + limit
+            return answer
+        if time.monotonic() >= self.until:
+            raise TimeoutError(f"a worker gave no answer in {limit:g} s")
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.pipe.close()

@@ -1,0 +1,46 @@
+"""What runs in a worker of pool_.py: a guard, which only watches, and its child, the player, which holds the games."""
+import contextlib
+import copy
+import os
+import signal
+import time
+from multiprocessing.connection import Connection
+
+import envs
+
+
+def guard(fd, trainer, name, options):
+    """Start the player; kill the session, with all that an engine started, when the player or the trainer is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's: it finishes its step first
+    os.set_inheritable(fd, False)
+    me, player = os.getpid(), os.fork()
+    if player == 0:
+        play(Connection(fd), me, name, options)
+    os.close(fd)
+    while os.getppid() == trainer and os.waitpid(player, os.WNOHANG) == (0, 0):
+        time.sleep(0.2)
+    os.killpg(0, signal.SIGKILL)
+
+
+def play(pipe, guard, name, options):
+    """Answer calls until there is nobody to answer."""
+    games = {}
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            for row, method, args in pipe.recv():
+                if os.getppid() != guard:
+                    os.killpg(0, signal.SIGKILL)
+                try:
+                    pipe.send((True, act(games, row, method, args, name, options)))
+                except Exception as error:
+                    games.pop(row, None)  # the next reset gets a fresh one
+                    pipe.send((False, " ".join(f"{type(error).__name__}: {error}".split())[:300]))
+    os.killpg(0, signal.SIGKILL)
+
+
+def act(games, row, method, args, name, options):
+    if not games:
+        games[None] = envs.make(name, **options)  # never played: a copy of it is a game whose engine has not started
+    if row not in games:
+        games[row] = copy.copy(games[None])
+    return envs.demonstration(games[row], *args) if method == "demonstration" else getattr(games[row], method)(*args)
