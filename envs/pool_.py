@@ -1,10 +1,10 @@
 """Games of a slow engine in processes of their own, side by side: what envs.Batch uses where an environment asks for `workers`.
 
-    trainer --pipe-- worker 0: games 0, 2, 4, ...      A worker is a session of two processes: a guard, which only watches, and a
+    trainer --pipe-- worker 0: games 0, 2, 4, ...      A worker is a process group of two: a guard, which only watches, and a
             --pipe-- worker 1: games 1, 3, 5, ...      player, which holds the games; what an engine starts (Java) is in it too.
 
 A worker that dies or hangs is killed with all that it started, and replaced; the episodes in it end as failed, the others go on. The guard
-kills its session as soon as the trainer or the player is gone, however it went. Nothing here draws a random number: the answers are
+kills its process group as soon as trainer or player is gone, however it went. Nothing here draws a random number: the answers are
 those of the loop, whatever the number of workers. What runs in a worker is in pool_player.py. POSIX only.
 """
 import contextlib
@@ -110,7 +110,7 @@ class Pool:
 
 
 class Worker:
-    """A session of its own, with the modules that the trainer has. It ends when its pipe is closed, too."""
+    """A session and process group of its own, with the modules that the trainer has. It ends when its pipe is closed, too."""
 
     def __init__(self, name, options):
         ours, theirs = socket.socketpair()

@@ -10,7 +10,7 @@ import envs
 
 
 def guard(fd, trainer, name, options):
-    """Start the player; kill the session, with all that an engine started, when the player or the trainer is gone."""
+    """Start the player; kill the process group, with all that an engine started, when the player or the trainer is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's: it finishes its step first
     os.set_inheritable(fd, False)
     me, player = os.getpid(), os.fork()
