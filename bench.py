@@ -347,7 +347,7 @@ def main():
     gpu = torch.cuda.is_available()
     parser.add_argument("what", nargs="?", default="sampling", choices=["sampling", "tricks", "tree"])
     parser.add_argument("--size", default="10m,124m" if gpu else "toy", help="of toy, 10m, 124m, by commas [toy; on a GPU 10m,124m]")
-    parser.add_argument("--batch", default="1,64,256" if gpu else "16,64", help="rows, by commas [16,64; on a GPU 1,64,256]")
+    parser.add_argument("--batch", default="1,64,256" if gpu else "64", help="rows, by commas [64; on a GPU 1,64,256]")
     parser.add_argument("--only", default="", help="these samplers only, their names in the table without commas, by commas: ours compiled,no cache")
     parser.add_argument("--repeats", type=int, default=5, help="[5]")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads [1]")
