@@ -1,0 +1,138 @@
+"""ScienceWorld (arXiv 2203.07540): 30 tasks of elementary science in a house of ten rooms, through its own package; needs Java.
+
+    python -m envs.scienceworld --level 1 --seed 3     # play it in the terminal
+    python -m envs.scienceworld --parser 1000          # how well its texts are read, against the simulator's object tree
+
+A task is one of the 30 and one of its variations; the splits are the official ones. Each game has a Java process of its own, about 0.1 GB
+(scienceworld_engine.py). Where it would only repeat what is remembered, first texts and demonstrations, it is not asked; the first
+command that departs from them brings it there by a replay. Texts are shortened by the rules in scienceworld_text.py.
+"""
+import argparse
+import random
+import sys
+
+from envs import SPLITS, Step
+from envs.scienceworld_engine import NO_JAVA, Engine
+from envs.scienceworld_text import MAX_WORDS, PREDICATES, command, measure, parse, tree_facts  # noqa: F401 (the protocol's)
+
+SHORT = ("lifespan-longest-lived", "lifespan-shortest-lived", "find-non-living-thing")  # gold paths of 2 to 6 commands
+MORE = ("lifespan-longest-lived-then-shortest-lived", "find-plant", "find-animal", "find-living-thing", "power-component")  # 5 to 15
+LEVELS = {1: (SHORT, 6), 2: (SHORT + MORE, 20), 3: ((), 10**6)}  # level -> tasks (none named: all 30), most variations of each in a split
+
+
+class ScienceWorld:
+    mark, max_gap, max_new, context, problems = " ", 32, 32, 1024, 32
+    targets, warm_steps = {"senior": 0.3, "expert": 0.3, "oracle": 0.3}, 400  # one player under three names: he knows the gold path
+    every_family = False
+
+    def __init__(self, level, turns, tasks, simplifications):
+        self.max_turns, self.engine, self.place = turns, Engine(simplifications), None
+        self.memory, self.gold = {}, {}  # place -> reply; (task, variation) -> commands, or None: shared by all copies
+        self.engine.start()
+        known, (wanted, most) = self.engine.world.get_task_names(), LEVELS[level]
+        wanted = known if tasks == "all" else tasks.split(",") if tasks else wanted or known
+        if not set(wanted) <= set(known):
+            raise ValueError(f"scienceworld has no task {min(set(wanted) - set(known))!r}; one of: all {' '.join(known)}")
+        self.pairs = {split: [] for split in SPLITS}
+        for name in wanted:
+            world = self.engine.world
+            world.load(name, 0, simplifications)
+            for split, found in zip(SPLITS, (world.get_variations_train, world.get_variations_dev, world.get_variations_test)):
+                self.pairs[split] += [(name, number) for number in sorted(found())[:most]]
+
+    def __copy__(self):
+        """Another game, with an engine of its own."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, engine=Engine(self.engine.simplifications))
+        return other
+
+    def tasks(self, split):
+        return len(self.pairs[split])
+
+    def reset(self, task, split):
+        """RuntimeError when three engines in a row do not get that far."""
+        self.place, self.turn, self.earned, self.failed = (*self.pairs[split][task], ()), 0, 0.0, False
+        self.engine.check()
+        if self.place not in self.memory:
+            found = self.engine.reply(self.place, attempts=3)
+            if found is None:
+                raise RuntimeError(f"scienceworld does not begin {' '.join(map(str, self.place[:2]))}, not even at the third attempt; {NO_JAVA}")
+            self.memory[self.place] = found
+        return self.memory[self.place][0]
+
+    def step(self, text):
+        self.turn += 1
+        self.place = (*self.place[:2], (*self.place[2], command(text)))
+        found = None if self.failed else self.memory.get(self.place) or self.engine.reply(self.place)
+        self.failed = found is None
+        observation, score, over = found or ("", 0, True)
+        before, self.earned = self.earned, self.earned if self.failed else max(0, score) / 100
+        done = over or self.turn >= self.max_turns
+        return Step("" if done else observation, self.earned - before, done, {
+            "success": score == 100, "score": score, "truncated": done and not over, "family": self.place[0], "engine_failed": self.failed})
+
+    def actions(self):
+        """Valid commands, some 200 of them."""
+        return self.engine.there(self.place, lambda world: sorted(world.get_valid_action_object_combinations())) or []
+
+    def facts(self, here=False):
+        """The true state, from the object tree. here: of this room alone, and what one can see."""
+        return self.engine.there(self.place, lambda world: tree_facts(world.getObjectTree(), here)) or frozenset()
+
+    def demo(self, rng, skill):
+        """The gold path; "careless" tries two valid commands before it. None where that does not win in time, or the game has begun."""
+        begun, key = self.place, self.place[:2]
+        if key not in self.gold:  # drawn once, and kept when it still wins
+            self.gold[key] = self.winning(self.engine.gold_path(*key))
+        found = self.gold[key]
+        if found and skill == "careless":
+            self.place = (*key, ())
+            found = self.winning([*rng.choices(self.actions() or ["look around"], k=2), *found])
+        self.place = begun
+        return None if begun[2] or not found else list(found)
+
+    def winning(self, texts):
+        """As many of these commands, from the beginning, as it takes to win; None when they do not. Remembers what each was answered."""
+        found, n = None, 0
+        while n < min(len(texts), self.max_turns) and not (found and found[2]):
+            n += 1
+            self.place = (*self.place[:2], tuple(texts[:n]))
+            found = self.memory.get(self.place) or self.engine.reply(self.place)
+            if found is None:
+                return None
+            self.memory[self.place] = found
+        return texts[:n] if found and found[1] == 100 else None
+
+
+def make(data="", level=1, turns=0, tasks="", simplifications="easy"):
+    """tasks: names with commas between, or all; empty: those of the level. simplifications: the package's own, with commas between."""
+    if data:
+        raise ValueError("scienceworld brings its own tasks; leave out --data")
+    if level not in LEVELS:
+        raise ValueError(f"scienceworld has levels 1 to {max(LEVELS)}, not {level}")
+    try:
+        import scienceworld  # noqa: F401 (the package, and not this file: imports are absolute)
+    except ImportError:
+        raise ValueError("scienceworld needs its package: pip install 'scienceworld>=1.2'") from None
+    return ScienceWorld(level, turns or 30, tasks, simplifications)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Play a task by hand; the end of the input ends it.")
+    parser.add_argument("--level", type=int, default=1, choices=LEVELS)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--parser", type=int, default=0, help="read so many looks around instead, and score what was read")
+    args = parser.parse_args()
+    env = make(level=args.level, turns=10**6)
+    if args.parser:
+        return measure(env, args.parser, random.Random(args.seed))
+    print(env.reset(args.seed % env.tasks("train"), "train"), end="\n> ", flush=True)
+    for said in sys.stdin:
+        step = env.step(said)
+        print(f"{step.observation} [{step.info['score']}]", end="\n" if step.done else "\n> ", flush=True)
+        if step.done:
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""The words of ScienceWorld: its texts shortened to a line by rules, and the facts they state.
+
+    This room is called the kitchen. In it, you see:            ->   kitchen: counter (bowl (red apple, banana), drawer); fridge closed;
+        the agent                                                    sink off; thermometer at 10 C; door to hallway open
+        a counter. On the counter is: a bowl (containing ...
+
+A fact is a tuple of str, (predicate, thing, ...), true of some thing of that name: four wood cups are all "wood cup". An animal or a plant
+goes by its species ("pea" for "a pea plant in the adult stage"), as in the object tree. Doors are not in the tree, so they are no facts.
+"""
+import re
+from collections import Counter
+
+PREDICATES = {"at": 1, "in": 2, "hold": 1, "open": 1, "shut": 1, "on": 1, "off": 1}  # predicate -> the number of its arguments
+MAX_WORDS = 6  # words an argument may have
+ROOMS = ("kitchen", "bathroom", "outside", "hallway", "greenhouse", "bedroom", "art studio", "workshop", "living room", "foundry")
+PARTS = re.compile(r"terminal \d+|anode|cathode|air|agent|inventory")  # in the tree, and of no interest
+
+RULES = [(re.compile(pattern), short) for pattern, short in (  # applied in this order
+    (r"This (?:room|outside location) is called the ([^.\n]*)\. (?:In it, y|Here y)ou see:", r"\1:"),
+    (r"In your inventory, you see:", "inventory:"),
+    (r"\n?You also see:", ""),
+    (r"door to the ", "door to "),
+    (r"\n\t(?:the agent|a substance called air)(?=\n|$)", ""),  # they are everywhere
+    (r"\ba substance called ", ""),
+    (r"\.? (?:On|In) the [^.:\n]* is: nothing\.?", ""),
+    (r" \(containing nothing\)", ""),
+    (r"\(containing ", "("),
+    (r", which is (?:turned )?(on|off|activated|deactivated)\b", r" \1"),
+    (r", currently reading a temperature of (-?\d+) degrees celsius", r" at \1 C"),
+    (r"\. The [^.\n]* door is (open|closed)\.", r" \1"),
+    (r" \(that is (open|closed)\)", r" \1"),
+    (r"\. On the [^.:\n]* you see: ([^.\n]*)\. ?", r" (\1)"),  # a flower on a plant
+    (r"\.? (?:On|In) the [^.:\n]* is: ([^\n ][^\n]*?)[. ]*(?=\n|$)", r" (\1)"),
+    (r"\.? (?:On|In) the [^.:\n]* is: ([^\n()]*?)\.*(?=\))", r" (\1)"),  # a pillow on a mattress on a bed
+    (r"(\t|\(|, )(?:an?|the|A) ", r"\1"),
+    (r"[. ]+(?=\n\t|\n*$)", ""),
+    (r":\s*\n\t", ": "),
+    (r"\s*\n\t", "; "))]
+
+
+def squeeze(text, longest):
+    """A text of the simulator -> a line of at most `longest` characters. What it lists is sorted: the order of two wood cups is by chance."""
+    text = re.sub(r"(?:\n\t[^\n]*)+", lambda found: "\n\t" + "\n\t".join(sorted(found[0].split("\n\t")[1:])), text)
+    for pattern, short in RULES:
+        text = pattern.sub(short, text)
+    return " ".join(text.split())[:longest]
+
+
+def command(text):
+    """Any text -> a line of printable ASCII, at most 100 characters."""
+    return " ".join("".join(c if " " < c <= "~" else " " for c in text[:1000]).split())[:100]
+
+
+# ---- facts ----
+
+def tree_facts(tree, here=False):
+    """The object tree of the simulator -> frozenset of facts. here: those of the agent's room alone, without what is shut away."""
+    room = next(room for room in tree["contents"].values() if any(thing["name"] == "agent" for thing in room["contents"].values()))
+    facts = {("at", room["name"])}
+    for node in [room] if here else tree["contents"].values():
+        walk(node, node["name"], facts, here)
+    return frozenset(facts)
+
+
+def walk(node, holder, facts, here):
+    """Add the facts about what is in a node of the tree, named `holder`."""
+    for thing in node["contents"].values():
+        name = (thing.get("propLife") or {}).get("lifeformType") or thing["name"].lower()
+        if name == "agent" and not here:
+            walk(thing, "agent", facts, here)
+        if name == "inventory":
+            walk(thing, "inventory", facts, here)
+        if PARTS.fullmatch(name):
+            continue
+        facts.add(("hold", name) if holder == "inventory" else ("in", name, holder))
+        box, device = thing.get("propContainer") or {}, thing.get("propDevice") or {}
+        if box.get("isClosable"):
+            facts.add(("open" if box["isOpen"] else "shut", name))
+        if device.get("isActivable"):
+            facts.add(("on" if device["isActivated"] else "off", name))
+        if not (here and box.get("isClosable") and not box["isOpen"]):
+            walk(thing, name, facts, here)
+
+
+STATES = {"open": "open", "closed": "shut", "on": "on", "off": "off", "activated": "on", "deactivated": "off"}
+ITEM = re.compile(rf"(.*?)(?: at -?\d+ C)?((?: (?:{'|'.join(STATES)}))*)(?: \((.*)\))?")
+SPECIES = re.compile(r"^(?:(?:baby|juvenile|adult|hatchling) )*(.*?)(?: (?:egg|plant|tree|seed))?(?: in the \w+ stage.*)?$")
+
+
+def parse(text):
+    """The facts that a look around or an inventory states; of any other text none. Never raises."""
+    found = re.search(rf"\b({'|'.join(ROOMS)}|inventory): (.*)", text[:4000])
+    if not found:
+        return frozenset()
+    facts = set() if found[1] == "inventory" else {("at", found[1])}
+    read(split(found[2], ";"), found[1], facts)
+    return frozenset(facts)
+
+
+def read(items, holder, facts):
+    """Add the facts about what is listed."""
+    for item in items:
+        name, states, inside = ITEM.fullmatch(item).groups()
+        if not name or name.startswith("door to "):
+            continue
+        name = SPECIES.match(name.lower())[1] or name.lower()
+        facts.add(("hold", name) if holder == "inventory" else ("in", name, holder))
+        facts.update((STATES[state], name) for state in states.split())
+        if inside and inside.count("(") < 20:  # the simulator nests three deep; a model's text may nest without end
+            read(split(inside, ","), name, facts)
+
+
+def split(text, mark):
+    """A list at its marks outside of brackets -> [items]"""
+    items, depth = [""], 0
+    for c in text:
+        depth += (c == "(") - (c == ")")
+        if c == mark and depth == 0:
+            items.append("")
+        else:
+            items[-1] += c
+    return [item.strip() for item in items if item.strip()]
+
+
+def measure(env, n, rng):
+    """Precision and recall of parse() on n looks around, against the object tree of the same moment."""
+    right, said, true, missed, wrong = 0, 0, 0, Counter(), Counter()
+    for i in range(n):
+        if i % 20 == 0:
+            env.reset(rng.randrange(env.tasks("train")), "train")
+        found, facts = parse(env.engine.there(env.place, lambda world: squeeze(world.look(), 10**4)) or ""), env.facts(here=True)
+        right, said, true = right + len(found & facts), said + len(found), true + len(facts)
+        missed.update(facts - found)
+        wrong.update(found - facts)
+        moves = [a for a in env.actions() if a.startswith(("go to ", "open ", "pick up ", "move ", "activate ", "pour "))]
+        if not moves or env.step(rng.choice(moves)).done:
+            env.reset(rng.randrange(env.tasks("train")), "train")
+    print(f"{n} looks around, {true} facts in the tree: precision {right / max(1, said):.4f}, recall {right / max(1, true):.4f}")
+    for name, kind in (("missed", missed), ("wrong", wrong)):
+        print(f"most often {name}:", "; ".join(f"{' '.join(fact)} ({times})" for fact, times in kind.most_common(12)))
