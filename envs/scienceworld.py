@@ -87,7 +87,7 @@ class ScienceWorld:
         found = self.gold[key]
         if found and skill == "careless":
             self.place = (*key, ())
-            found = self.winning([*rng.choices(self.actions() or ["look around"], k=2), *found])
+            found = self.winning([*map(command, rng.choices(self.actions() or ["look around"], k=2)), *found])
         self.place = begun
         return None if begun[2] or not found else list(found)
 

@@ -27,11 +27,14 @@ class Engine:
         os.environ.setdefault("JAVA_TOOL_OPTIONS", JAVA)
         logging.getLogger("py4j").setLevel(logging.CRITICAL + 1)  # of an engine that died one line is enough, and it is ours
         logging.getLogger().addFilter(not_py4j)
+        world = object.__new__(scienceworld.ScienceWorldEnv)
+        world.close = lambda: None  # its __del__ calls it, which without Java would have more to say
         try:
-            self.world, self.at = scienceworld.ScienceWorldEnv("", envStepLimit=10**6), None
+            world.__init__("", envStepLimit=10**6)
         except Exception:  # no `java`, or one that ends before it says its port: each in its own way
             raise ValueError(NO_JAVA) from None
-        self.world.close = self.world._gateway.java_process.kill  # what its __del__ calls
+        world.close = world._gateway.java_process.kill
+        self.world, self.at = world, None
 
     def stop(self, why):
         self.world._gateway.java_process.kill()

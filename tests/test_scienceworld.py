@@ -206,7 +206,8 @@ def test_an_engine_that_dies_or_hangs_loses_its_episode_and_nothing_else(env, bl
 
 @needs_engine
 def test_no_java_is_left_when_its_process_is_killed():
-    code = "import envs, time; env = envs.make('scienceworld'); print(env.engine.world._gateway.java_process.pid, flush=True); time.sleep(600)"
+    code = ("import time; from envs.scienceworld_engine import Engine; engine = Engine(''); engine.start(); "
+            "print(engine.world._gateway.java_process.pid, flush=True); time.sleep(600)")
     game = subprocess.Popen([sys.executable, "-c", code], cwd=REPO, stdout=subprocess.PIPE, text=True)
     java = int(game.stdout.readline())
     assert is_running(java)
