@@ -1,0 +1,148 @@
+"""TextWorld (arXiv 1806.11532): games made by its own generator and played on its own engine.
+
+    python -m envs.textworld --check 50        # does the expert win 50 of 50 games; games made, starts and steps a second
+    python -m envs.textworld --parser 2000     # the parser of textworld_text.py against the simulator's facts
+    python train.py --method grpo --env textworld --level 1
+
+`game` is "cooking" (read the recipe, fetch and prepare its ingredients, eat: TextWorld's tw-cooking) or "quest" (its general maker). A split
+has a finite number of games, made when first asked for and kept in $TEXTWORLD_GAMES (else out/games) by a hash of their options. A turn is one
+command that begins with one of TextWorld's verbs; nothing else reaches the engine, so that no text restarts, undoes or traces it.
+Observations are TextWorld's prose without what states nothing: textworld_text.py has the rules, textworld_games.py the engine.
+"""
+import argparse
+from collections import namedtuple
+
+from envs import Step
+from envs.textworld_games import GAMES, LEVELS, Player, game_file
+from envs.textworld_text import COMMANDS, MAX_WORDS, PREDICATES, facts_of, one_command, parse, shorten, tidy  # noqa: F401
+
+FIRST_SEED = {"train": 0, "valid": 10**6, "test": 2 * 10**6}
+NOTHING = "That means nothing here."
+Outcome = namedtuple("Outcome", "text score most won lost objective")
+
+
+class TextWorld:
+    mark, max_gap, problems, max_new, warm_steps = " ", 32, 12, 16, 600
+    targets = {"senior": 0.5, "expert": 0.5}
+    every_family = False
+
+    def __init__(self, level=1, turns=0, game="cooking", games=60):
+        self.level, self.game, self.games = level, game, games
+        self.max_turns = turns or LEVELS[level][2]
+        self.context = 512 + 40 * self.max_turns
+        self.memo = {}  # a game is deterministic: what was played once is known, to all copies
+        self.new_players()
+
+    def new_players(self):
+        self.player = Player(facts=True, admissible_commands=True)
+        self.guide = Player(admissible_commands=True, policy_commands=True)  # apart: to know what wins takes most of the time
+
+    def __copy__(self):
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        other.new_players()  # they play what was said so far when they are first asked
+        return other
+
+    def tasks(self, split):
+        return self.games if split == "train" else max(1, self.games // 5)
+
+    def reset(self, task, split):
+        self.path = game_file({"game": self.game, "level": self.level, "seed": FIRST_SEED[split] + task})
+        self.said, self.turn, self.now = (), 0, self.after(())
+        self.seen = self.now.text
+        return f"{self.now.objective} {self.seen}"
+
+    def after(self, said):
+        """-> the Outcome of these commands."""
+        key = (self.path, *said)
+        if key not in self.memo:
+            state = self.player.play(self.path, said)
+            text = tidy(state.feedback)
+            text = text if said else text[text.index("-="):]  # after the banner and the objective
+            if len(self.memo) >= 50_000:
+                self.memo.clear()
+            self.memo[key] = Outcome(shorten(text), state.score, state.max_score, state.won, state.lost, " ".join(state.objective.split()))
+        return self.memo[key]
+
+    def step(self, text):
+        self.turn += 1
+        command, before, failed = one_command(text), self.now, False
+        self.seen = NOTHING
+        if command.split(" ")[0].lower() in COMMANDS:
+            try:
+                self.now = self.after((*self.said, command))
+                self.said, self.seen = (*self.said, command), self.now.text
+            except Exception:  # a broken engine says so in many ways; the next game has another
+                self.new_players()
+                failed = True
+        now = self.now
+        over = now.won or now.lost or failed
+        done = over or self.turn >= self.max_turns
+        info = {"success": now.won, "score": now.score / now.most, "truncated": done and not over, "family": self.game, "engine_failed": failed}
+        return Step("" if done else self.seen, (now.score - before.score) / now.most, done, info)
+
+    # ---- what the simulator knows ----
+
+    def actions(self):
+        return list(self.player.play(self.path, self.said).admissible_commands)
+
+    def facts(self):
+        return facts_of(self.player.play(self.path, self.said).facts)
+
+    def visible(self):
+        return parse(self.seen)
+
+    def demo(self, rng, skill):
+        """Commands that win from here, by TextWorld's own planner, which knows the recipe: "expert". "senior" is one that reads the recipe where it
+        first can; "careless" an expert that one time in five does anything else. None where the game cannot be won any more."""
+        key, left = ("demo", skill, self.path, *self.said), self.max_turns - self.turn
+        if skill != "careless" and key in self.memo:
+            return self.memo[key] and self.memo[key][:left]
+        said = self.said
+        while len(said) - len(self.said) < left:
+            state = self.guide.play(self.path, said)
+            plan, found = state.policy_commands, state.admissible_commands
+            if state.won or state.lost or not plan:
+                break
+            if skill == "expert":
+                said += tuple(plan)
+            elif skill == "careless":
+                said += (rng.choice(found) if rng.random() < 0.2 else plan[0],)
+            else:
+                reads = "examine cookbook" in found and "examine cookbook" not in said
+                said += ("examine cookbook",) if reads else tuple(plan) if "examine cookbook" in said else (plan[0],)
+        answers = list(said[len(self.said):]) or None
+        if skill != "careless":
+            self.memo[key] = answers
+        return answers and answers[:left]
+
+
+def make(data="", level=1, turns=0, game="cooking", games=60):
+    if data:
+        raise ValueError("textworld makes its own games; leave out --data, or choose another --env")
+    try:
+        import textworld  # noqa: F401
+    except ImportError:
+        raise ValueError("TextWorld is not installed: pip install 'textworld>=1.7'") from None
+    if level not in LEVELS or game not in GAMES:
+        raise ValueError(f"textworld has levels 1 to {max(LEVELS)} and the games {' '.join(GAMES)}, not {level}, {game!r}")
+    return TextWorld(level, turns, game, games)
+
+
+def main():
+    from envs.textworld_check import check, score
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--check", type=int, default=0, metavar="GAMES", help="does the expert win them; games made, starts and steps a second")
+    parser.add_argument("--parser", type=int, default=0, metavar="OBSERVATIONS", help="precision and recall of the parser on them")
+    parser.add_argument("--level", type=int, default=0, choices=LEVELS, help="one level; without it all four in turn")
+    parser.add_argument("--game", default="cooking", choices=GAMES)
+    args = parser.parse_args()
+    players = [make(level=level, game=args.game) for level in ([args.level] if args.level else LEVELS)]
+    if args.check:
+        check(players, args.check)
+    if args.parser:
+        score(players, args.parser)
+
+
+if __name__ == "__main__":
+    main()
