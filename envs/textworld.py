@@ -5,31 +5,31 @@
     python train.py --method grpo --env textworld --level 1
 
 `game` is "cooking" (read the recipe, fetch and prepare its ingredients, eat: TextWorld's tw-cooking) or "quest" (its general maker). A split
-has a finite number of games, made when first asked for and kept in $TEXTWORLD_GAMES (else out/games) by a hash of their options. A turn is one
-command that begins with one of TextWorld's verbs; nothing else reaches the engine, so that no text restarts, undoes or traces it.
+has a finite number of games, made when first asked for and kept in $TEXTWORLD_GAMES (else out/games) by a hash of their options. A turn is
+one of the commands that TextWorld can form of its verbs and the game's names, whether or not it does anything here; nothing else reaches the
+engine, so that no text restarts or traces it, says two things in a turn, or has it guess what was meant.
 Observations are TextWorld's prose without what states nothing: textworld_text.py has the rules, textworld_games.py the engine.
 """
-import argparse
 from collections import namedtuple
 
 from envs import Step
 from envs.textworld_games import GAMES, LEVELS, Player, game_file
-from envs.textworld_text import COMMANDS, MAX_WORDS, PREDICATES, facts_of, one_command, parse, shorten, tidy  # noqa: F401
+from envs.textworld_text import MAX_WORDS, PREDICATES, facts_of, one_line, parse, shorten, tidy  # noqa: F401
 
 FIRST_SEED = {"train": 0, "valid": 10**6, "test": 2 * 10**6}
 NOTHING = "That means nothing here."
-Outcome = namedtuple("Outcome", "text score most won lost objective")
+Outcome = namedtuple("Outcome", "text score most won lost objective commands")
 
 
 class TextWorld:
-    mark, max_gap, problems, max_new, warm_steps = " ", 32, 12, 16, 600
+    mark, max_gap, problems, max_new, warm_steps = " ", 32, 12, 24, 600
     targets = {"senior": 0.5, "expert": 0.5}
     every_family = False
 
     def __init__(self, level=1, turns=0, game="cooking", games=60):
         self.level, self.game, self.games = level, game, games
         self.max_turns = turns or LEVELS[level][2]
-        self.context = 512 + 40 * self.max_turns
+        self.context = 256 + 32 * self.max_turns  # what outgrows it goes on with the goal and its latest turns
         self.memo = {}  # a game is deterministic: what was played once is known, to all copies
         self.new_players()
 
@@ -49,7 +49,7 @@ class TextWorld:
     def reset(self, task, split):
         self.path = game_file({"game": self.game, "level": self.level, "seed": FIRST_SEED[split] + task})
         self.said, self.turn, self.now = (), 0, self.after(())
-        self.seen = self.now.text
+        self.seen, self.possible = self.now.text, self.now.commands
         return f"{self.now.objective} {self.seen}"
 
     def after(self, said):
@@ -61,14 +61,15 @@ class TextWorld:
             text = text if said else text[text.index("-="):]  # after the banner and the objective
             if len(self.memo) >= 50_000:
                 self.memo.clear()
-            self.memo[key] = Outcome(shorten(text), state.score, state.max_score, state.won, state.lost, " ".join(state.objective.split()))
+            rest = (None, None) if said else (" ".join(state.objective.split()), frozenset(state["possible_commands"]))
+            self.memo[key] = Outcome(shorten(text), state.score, state.max_score, state.won, state.lost, *rest)
         return self.memo[key]
 
     def step(self, text):
         self.turn += 1
-        command, before, failed = one_command(text), self.now, False
+        command, before, failed = one_line(text), self.now, False
         self.seen = NOTHING
-        if command.split(" ")[0].lower() in COMMANDS:
+        if command in self.possible:
             try:
                 self.now = self.after((*self.said, command))
                 self.said, self.seen = (*self.said, command), self.now.text
@@ -81,7 +82,11 @@ class TextWorld:
         info = {"success": now.won, "score": now.score / now.most, "truncated": done and not over, "family": self.game, "engine_failed": failed}
         return Step("" if done else self.seen, (now.score - before.score) / now.most, done, info)
 
-    # ---- what the simulator knows ----
+    def observation(self):
+        return self.seen
+
+    def commands(self):
+        return sorted(self.possible)
 
     def actions(self):
         return list(self.player.play(self.path, self.said).admissible_commands)
@@ -95,9 +100,10 @@ class TextWorld:
     def demo(self, rng, skill):
         """Commands that win from here, by TextWorld's own planner, which knows the recipe: "expert". "senior" is one that reads the recipe where it
         first can; "careless" an expert that one time in five does anything else. None where the game cannot be won any more."""
-        key, left = ("demo", skill, self.path, *self.said), self.max_turns - self.turn
+        left = self.max_turns - self.turn
+        key = ("demo", skill, left, self.path, *self.said)
         if skill != "careless" and key in self.memo:
-            return self.memo[key] and self.memo[key][:left]
+            return self.memo[key] and list(self.memo[key])
         said = self.said
         while len(said) - len(self.said) < left:
             state = self.guide.play(self.path, said)
@@ -111,10 +117,10 @@ class TextWorld:
             else:
                 reads = "examine cookbook" in found and "examine cookbook" not in said
                 said += ("examine cookbook",) if reads else tuple(plan) if "examine cookbook" in said else (plan[0],)
-        answers = list(said[len(self.said):]) or None
+        answers = list(said[len(self.said):][:left]) or None
         if skill != "careless":
             self.memo[key] = answers
-        return answers and answers[:left]
+        return answers and list(answers)
 
 
 def make(data="", level=1, turns=0, game="cooking", games=60):
@@ -129,20 +135,6 @@ def make(data="", level=1, turns=0, game="cooking", games=60):
     return TextWorld(level, turns, game, games)
 
 
-def main():
-    from envs.textworld_check import check, score
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--check", type=int, default=0, metavar="GAMES", help="does the expert win them; games made, starts and steps a second")
-    parser.add_argument("--parser", type=int, default=0, metavar="OBSERVATIONS", help="precision and recall of the parser on them")
-    parser.add_argument("--level", type=int, default=0, choices=LEVELS, help="one level; without it all four in turn")
-    parser.add_argument("--game", default="cooking", choices=GAMES)
-    args = parser.parse_args()
-    players = [make(level=level, game=args.game) for level in ([args.level] if args.level else LEVELS)]
-    if args.check:
-        check(players, args.check)
-    if args.parser:
-        score(players, args.parser)
-
-
 if __name__ == "__main__":
-    main()
+    from envs import textworld_check
+    textworld_check.main(make)

@@ -5,16 +5,18 @@ then; those that end a game say nothing about the world and do not count. Precis
 simulator at that moment. Recall, on room views and inventories: of the simulator's facts that such a view tells a reader
 (textworld_text.readable), the share that was parsed. Answers to other commands count for precision only.
 """
+import argparse
 import random
 import time
 from collections import Counter
 
+from envs.textworld_games import GAMES, LEVELS
 from envs.textworld_text import readable
 
 
 def check(players, n):
     """Does the expert win n generated games; and how fast is it all. players: environments, a level each, that take turns."""
-    games = [(players[i % len(players)], i // len(players)) for i in range(n)]
+    games = [(players[i % len(players)], i // len(players)) for i in range(n)]  # a task each
     seconds, won, turns = Counter(), 0, 0
 
     def timed(name, work, *args):
@@ -72,3 +74,17 @@ def score(players, n):
     for name, facts in (("wrong", wrong), ("missed", missed)):
         for fact, count in facts.most_common(10):
             print(f"{name} {count} times: {fact}")
+
+
+def main(make):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--check", type=int, default=0, metavar="GAMES", help="does the expert win them; games made, starts and steps a second")
+    parser.add_argument("--parser", type=int, default=0, metavar="OBSERVATIONS", help="precision and recall of the parser on them")
+    parser.add_argument("--level", type=int, default=0, choices=LEVELS, help="one level; without it all four in turn")
+    parser.add_argument("--game", default="cooking", choices=GAMES)
+    args = parser.parse_args()
+    players = [make(level=level, game=args.game) for level in ([args.level] if args.level else LEVELS)]
+    if args.check:
+        check(players, args.check)
+    if args.parser:
+        score(players, args.parser)

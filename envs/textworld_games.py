@@ -45,8 +45,9 @@ def game_file(options):
             answer = maker().stdout.readline().strip()
         except BrokenPipeError:
             answer = ""
-        if answer != "made":
+        if not answer:
             maker.cache_clear()
+        if answer != "made":
             raise OSError(f"TextWorld made no game {path} ({answer or 'its generator died'})")
     return path
 

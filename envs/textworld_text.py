@@ -24,7 +24,6 @@ DIRECTIONS = ("north", "south", "east", "west")
 PRINTED = {"raw": "needs_cooking", **{word: word for word in ("fried", "roasted", "grilled", "burned", "chopped", "sliced", "diced")}}
 VERBS = {"fry": "fried", "roast": "roasted", "grill": "grilled", "chop": "chopped", "slice": "sliced", "dice": "diced", "burned": "burned",
          "fried": "fried", "roasted": "roasted", "grilled": "grilled"}  # of the recipe and of what a command did
-COMMANDS = set("chop close cook dice drink drop eat examine go insert inventory lock look open prepare put slice take unlock".split())  # first words
 NAMES = {"P": "player", "I": "inventory"}
 
 # ---- the simulator's facts ----
@@ -61,11 +60,9 @@ def readable(facts, view):
 
 # ---- text ----
 
-def one_command(text):
-    """Of any text the one command that the game gets to see: one line of at most 100 printable ASCII characters, up to the first
-    stop or joining word (TextWorld would carry out two commands in one turn)."""
-    line = re.split(r"[.,;:]|\bthen\b|\band\b", re.sub(r"[^ -~]+", " ", text[:1000]), flags=re.IGNORECASE)[0]
-    return " ".join(line.split())[:100].strip()
+def one_line(text):
+    """Of any text one line of at most 100 printable ASCII characters."""
+    return " ".join(re.sub(r"[^ -~]+", " ", text[:1000]).split())[:100]
 
 
 def tidy(feedback):
