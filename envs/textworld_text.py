@@ -22,6 +22,7 @@ CONTAINERS = ("fridge", "oven", "toolbox")
 FITTINGS = ("patio table", "patio chair", "BBQ", "bed", "counter", "shelf", "showcase", "sofa", "stove", "table", "toilet", "workbench", *CONTAINERS)
 DIRECTIONS = ("north", "south", "east", "west")
 PRINTED = {"raw": "needs_cooking", **{word: word for word in ("fried", "roasted", "grilled", "burned", "chopped", "sliced", "diced")}}
+COOKED = ("fried", "roasted", "grilled")
 VERBS = {"fry": "fried", "roast": "roasted", "grill": "grilled", "chop": "chopped", "slice": "sliced", "dice": "diced", "burned": "burned",
          "fried": "fried", "roasted": "roasted", "grilled": "grilled"}  # of the recipe and of what a command did
 NAMES = {"P": "player", "I": "inventory"}
@@ -45,7 +46,7 @@ def facts_of(propositions):
 def readable(facts, view):
     """Of the simulator's facts those that a reader learns from a view, "room" or "inventory": the room, its exits, its doors and whether they are
     open, its furniture, the things on it, on the floor and in open containers, or the things carried; and of these things what is printed: not
-    that one is uncut, nor that what may be eaten raw is raw."""
+    that one is uncut, nor that what may be eaten raw is raw, nor how a burned one was cooked."""
     here = next(f[2] for f in facts if f[:2] == ("at", "player"))
     if view == "inventory":
         told = {f for f in facts if f[0] == "in" and f[2] == "inventory"}
@@ -55,7 +56,8 @@ def readable(facts, view):
         told |= {f for f in facts if f[0] == "on" and f[2] in near or f[0] == "in" and f[2] in near and ("open", f[2]) in facts}
         told |= {f for f in facts if f[0] in ("open", "closed", "locked") and f[1] in near}
     things = {f[1] for f in told if f[0] in ("at", "in", "on")}
-    return frozenset(told | {f for f in facts if f[0] in PRINTED.values() and f[1] in things})
+    burned = {f[1] for f in facts if f[0] == "burned"}
+    return frozenset(told | {f for f in facts if f[0] in PRINTED.values() and f[1] in things and not (f[1] in burned and f[0] in COOKED)})
 
 
 # ---- text ----
