@@ -1,6 +1,7 @@
 """A Java process with ScienceWorld in it: started when it is first needed, watched while it works, gone when this process is.
 
-The package starts Java with a pipe to it and Java ends when the pipe does, so that not even SIGKILL of this process leaves one behind.
+The package starts Java with a pipe to it and Java ends when the pipe does: SIGKILL of this process leaves none behind (one that is itself
+stopped at that moment, until it goes on).
 A place is (task, variation, commands so far): where a game stands.
 """
 import logging
