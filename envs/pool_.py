@@ -8,8 +8,8 @@ kills its process group as soon as trainer or player is gone, however it went. N
 those of the loop, whatever the number of workers. What runs in a worker is in pool_player.py. POSIX only.
 """
 import contextlib
+import json
 import os
-import pickle
 import signal
 import socket
 import struct
@@ -20,6 +20,12 @@ from multiprocessing.connection import Connection, wait
 
 import envs
 
+PLAY = """import json, sys
+sys.path[:], packages, call = json.loads(sys.argv[1])
+import envs
+envs.__path__[:] = packages
+from envs import pool_player
+pool_player.guard(*call)"""  # all that a worker is told stands in its argument, as data
 FIRST = -1  # the row of Batch.first
 START = 60  # seconds a worker may take to import its environment, beside the time limit of its first answer
 
@@ -116,9 +122,8 @@ class Worker:
         ours, theirs = socket.socketpair()
         for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):  # so that one that stops in the middle of a message is noticed
             ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", START, 0))
-        code = (f"import pickle, sys; sys.path[:] = {sys.path!r}; import envs; envs.__path__[:] = {list(envs.__path__)!r}; from envs import "
-                f"pool_player; pool_player.guard({theirs.fileno()}, {os.getpid()}, *pickle.loads({pickle.dumps((name, options))!r}))")
-        self.process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True,
+        told = json.dumps([sys.path, list(envs.__path__), [theirs.fileno(), os.getpid(), name, options]])
+        self.process = subprocess.Popen([sys.executable, "-c", PLAY, told], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True,
                                         pass_fds=[theirs.fileno()])
         theirs.close()
         self.pipe, self.until = Connection(ours.detach()), time.monotonic() + START  # until when an answer has to be here
