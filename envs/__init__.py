@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import pkgutil
 import random
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -95,6 +96,11 @@ class Batch:
 def demonstration(env, task, split, seed, skill):
     observation = env.reset(task, split)
     return observation, env.demo(random.Random(f"demo {seed} {skill} {task}"), skill)
+
+
+def one_line(text):
+    """Of any text one line of at most 100 printable ASCII characters: what an engine that reads lines is given."""
+    return " ".join(re.sub(r"[^ -~]+", " ", text[:1000]).split())[:100]
 
 
 def split_of(text):

@@ -11,9 +11,9 @@ import argparse
 import random
 import sys
 
-from envs import SPLITS, Step
+from envs import SPLITS, Step, one_line
 from envs.scienceworld_engine import NO_JAVA, Engine
-from envs.scienceworld_text import MAX_WORDS, PREDICATES, command, measure, parse, tree_facts  # noqa: F401 (the protocol's)
+from envs.scienceworld_text import MAX_WORDS, PREDICATES, measure, parse, tree_facts  # noqa: F401 (the protocol's)
 
 SHORT = ("lifespan-longest-lived", "lifespan-shortest-lived", "find-non-living-thing")  # gold paths of 2 to 6 commands
 MORE = ("lifespan-longest-lived-then-shortest-lived", "find-plant", "find-animal", "find-living-thing", "power-component")  # 5 to 15
@@ -62,7 +62,7 @@ class ScienceWorld:
 
     def step(self, text):
         self.turn += 1
-        self.place = (*self.place[:2], (*self.place[2], command(text)))
+        self.place = (*self.place[:2], (*self.place[2], one_line(text)))
         found = None if self.failed else self.memory.get(self.place) or self.engine.reply(self.place)
         self.failed = found is None
         observation, score, over = found or ("", 0, True)
@@ -87,7 +87,7 @@ class ScienceWorld:
         found = self.gold[key]
         if found and skill == "careless":
             self.place = (*key, ())
-            found = self.winning([*map(command, rng.choices(self.actions() or ["look around"], k=2)), *found])
+            found = self.winning([*map(one_line, rng.choices(self.actions() or ["look around"], k=2)), *found])
         self.place = begun
         return None if begun[2] or not found else list(found)
 

@@ -9,7 +9,8 @@ import os
 import sys
 import threading
 
-from envs.scienceworld_text import command, squeeze
+from envs import one_line
+from envs.scienceworld_text import squeeze
 
 FIRST, LONGEST = 900, 600  # characters of a first text (goal and look), and of what follows
 PATIENCE = 300  # seconds until an engine is taken to hang; the slowest call takes about 30, on a busy machine more
@@ -95,7 +96,7 @@ class Engine:
         def find(world):
             self.at = None
             world.load(name, number, self.simplifications, generateGoldPath=True)
-            return [command(text) for text in world.get_gold_action_sequence()]
+            return [one_line(text) for text in world.get_gold_action_sequence()]
         return self.ask(find) or []
 
 

@@ -46,11 +46,6 @@ def squeeze(text, longest):
     return " ".join(text.split())[:longest]
 
 
-def command(text):
-    """Any text -> a line of printable ASCII, at most 100 characters."""
-    return " ".join("".join(c if " " < c <= "~" else " " for c in text[:1000]).split())[:100]
-
-
 # ---- facts ----
 
 def tree_facts(tree, here=False):

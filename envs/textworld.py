@@ -12,9 +12,9 @@ Observations are TextWorld's prose without what states nothing: textworld_text.p
 """
 from collections import namedtuple
 
-from envs import Step
+from envs import Step, one_line
 from envs.textworld_games import GAMES, LEVELS, Player, game_file
-from envs.textworld_text import MAX_WORDS, PREDICATES, facts_of, one_line, parse, shorten, tidy  # noqa: F401
+from envs.textworld_text import MAX_WORDS, PREDICATES, facts_of, parse, shorten, tidy  # noqa: F401
 
 FIRST_SEED = {"train": 0, "valid": 10**6, "test": 2 * 10**6}
 NOTHING = "That means nothing here."

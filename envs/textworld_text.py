@@ -62,11 +62,6 @@ def readable(facts, view):
 
 # ---- text ----
 
-def one_line(text):
-    """Of any text one line of at most 100 printable ASCII characters."""
-    return " ".join(re.sub(r"[^ -~]+", " ", text[:1000]).split())[:100]
-
-
 def tidy(feedback):
     """What the game prints, as one line without the prompt and its status line, and without the line that the score went up. A recipe is
     its ingredients and directions, with commas between them."""

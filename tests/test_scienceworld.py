@@ -14,9 +14,9 @@ import pytest
 import envs
 from conftest import REPO
 from env_contract import NASTY, play
-from envs import scienceworld_engine
+from envs import one_line, scienceworld_engine
 from envs.scienceworld import ScienceWorld
-from envs.scienceworld_text import command, parse, squeeze, tree_facts
+from envs.scienceworld_text import parse, squeeze, tree_facts
 
 PACKAGE, JAVA = importlib.util.find_spec("scienceworld") is not None, shutil.which("java") is not None
 needs_package = pytest.mark.skipif(not PACKAGE, reason="needs the package: pip install 'scienceworld>=1.2'")
@@ -91,9 +91,9 @@ def test_facts_of_a_tree_by_hand():
 
 def test_a_command_is_a_short_line_of_printable_ascii():
     for text in NASTY:
-        assert len(command(text)) <= 100 and "".join(command(text).split(" ")).isascii() and (command(text) == "" or command(text).isprintable())
+        assert len(one_line(text)) <= 100 and "".join(one_line(text).split(" ")).isascii() and (one_line(text) == "" or one_line(text).isprintable())
         assert isinstance(parse(text), frozenset) and isinstance(parse(f"kitchen: {text}"), frozenset)
-    assert command(" go \n to\tkitchen\x00 ") == "go to kitchen"
+    assert one_line(" go \n to\tkitchen\x00 ") == "go to kitchen"
 
 
 def test_the_return_is_the_last_score_and_below_zero_counts_nothing():

@@ -14,8 +14,8 @@ import envs  # noqa: E402
 from conftest import REPO  # noqa: E402
 from env_contract import NASTY, play  # noqa: E402
 from env_contract import check_batch_agrees_with_single, check_garbage_earns_nothing, check_shape, check_splits_are_disjoint  # noqa: E402
-from envs import textworld as adapter  # noqa: E402
-from envs.textworld_text import MAX_WORDS, PREDICATES, one_line, parse, readable, shorten, tidy  # noqa: E402
+from envs import one_line, textworld as adapter  # noqa: E402
+from envs.textworld_text import MAX_WORDS, PREDICATES, parse, readable, shorten, tidy  # noqa: E402
 
 KITCHEN = """
 
