@@ -70,7 +70,7 @@ def open_models(v, env, options, device, rank):
         raise run.Stop(f"{v['env']} has no expert to learn from; give --teacher and --student checkpoints")
     tok, paths = policy.make_models(v, env, options, device, rank, given, wanted)
     if rank == 0:
-        paths.update({role: finished(role, paths[role], v, device) for role in wanted})
+        paths.update({role: finished(role, paths[role], v, env, device) for role in wanted})
     paths = policy.from_first(paths)
     models = policy.load_models(paths, device, rank)
     for p in models["teacher"].parameters():
@@ -78,11 +78,11 @@ def open_models(v, env, options, device, rank):
     return models["student"], models["teacher"], tok, paths
 
 
-def finished(role, start, v, device):
+def finished(role, start, v, env, device):
     """What comes behind the demonstrations, made once: a teacher's reward, a student's bad habits. -> the checkpoint's path"""
     finish, settings = {"teacher": (reinforce, [v["teacher_target"], v["max_new"], dataclasses.asdict(grpo.Config())]),
                         "student": (spoil, [v["student_habits"], HABIT_LR, dataclasses.asdict(sft.Config())])}[role]  # not the options of the run
-    demos = repr(policy.open_env(v)[0].demos(range(50), "train", 0, "careless")) if role == "student" else ""  # another player is another student
+    demos = repr(env.demos(range(50), "train", 0, "careless")) if role == "student" else ""  # another player is another student
     name = hashlib.sha256(json.dumps([os.path.basename(start), settings, demos]).encode()).hexdigest()[:10]
     path = os.path.join(v["cache"], f"{role}-{v['env']}-{v['seed']}-{name}.pt")
     if not os.path.exists(path):
