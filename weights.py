@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+import run
 from model import GPT, GPTConfig, rope_table
 
 FAMILIES = {"llama": {}, "qwen2": {"qkv_bias": True}, "qwen3": {"qk_norm": True}}  # model_type -> what it adds
@@ -37,7 +38,7 @@ def read_config(folder, context=0):
     for name, only in UNSUPPORTED.items():
         if their.get(name, only) != only:
             raise ValueError(f"{path}: {name} = {their[name]!r} is not supported")
-    if set(their.get("layer_types") or ()) > {"full_attention"}:
+    if set(their.get("layer_types") or ()) - {"full_attention"}:
         raise ValueError(f"{path}: layers with sliding windows are not supported")
     rope = their.get("rope_parameters") or {"rope_theta": their.get("rope_theta", 10000.0), **(their.get("rope_scaling") or {})}
     kind = rope.get("rope_type", rope.get("type", "default"))
@@ -61,7 +62,7 @@ def written_config(cfg):
     if family is None:
         raise ValueError("no public family has biases at queries, keys and values and also normalises queries and keys")
     scaling = {"rope_scaling": {"rope_type": "llama3", **dict(zip(LLAMA3, (*cfg.rope_llama3[:3], int(cfg.rope_llama3[3]))))}} if cfg.rope_llama3 else {}
-    return {"architectures": [{"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}[family]], "model_type": family,
+    return {"architectures": [f"{family.capitalize()}ForCausalLM"], "model_type": family,
             "vocab_size": cfg.vocab_size, "max_position_embeddings": cfg.context, "num_hidden_layers": cfg.layers, "num_attention_heads": cfg.heads,
             "num_key_value_heads": cfg.kv_heads, "hidden_size": cfg.width, "head_dim": cfg.head_width, "intermediate_size": cfg.ffn_width,
             "rope_theta": cfg.rope_base, "rms_norm_eps": cfg.norm_eps, "tie_word_embeddings": cfg.tied, "hidden_act": "silu", **scaling}
@@ -157,5 +158,4 @@ def save_pretrained(model, folder):
     folder.mkdir(parents=True, exist_ok=True)
     torch_format.save_file(tensors, folder / "model.safetensors.tmp", metadata={"format": "pt"})
     os.replace(folder / "model.safetensors.tmp", folder / "model.safetensors")
-    (folder / "config.json.tmp").write_text(config, encoding="utf-8")
-    os.replace(folder / "config.json.tmp", folder / "config.json")
+    run.write(str(folder / "config.json"), config)

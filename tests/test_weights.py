@@ -109,7 +109,7 @@ def saved(tmp_path):
 @pytest.mark.parametrize("change, word", [
     ({"model_type": "gpt2"}, "unknown architecture 'gpt2'"), ({"model_type": None}, "unknown architecture None"), ({"hidden_act": "gelu"}, "hidden_act"),
     ({"attention_bias": True}, "attention_bias"), ({"use_sliding_window": True}, "use_sliding_window"), ({"quantization_config": {"bits": 4}}, "quantization"),
-    ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding"), ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "yarn"),
+    ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding"), ({"layer_types": ["sliding_attention"] * 2}, "sliding"), ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "yarn"),
     ({"rope_scaling": {"rope_type": "llama3", "factor": 4}}, "low_freq_factor"), ({"num_hidden_layers": 3}, "lacks the tensor model.layers.2."),
     ({"num_hidden_layers": 1}, "no place for: model.layers.1."), ({"intermediate_size": 64}, "shape"), ({"num_key_value_heads": 2}, "shape"),
     ({"tie_word_embeddings": False}, "lacks the tensor lm_head.weight"), ({"model_type": "qwen2"}, "lacks the tensor"), ({"model_type": "qwen3"}, "lacks the tensor")])
