@@ -15,7 +15,6 @@ bandwidth measured here); `share` is limit / ours.
 import argparse
 import importlib.util
 import json
-import os
 import resource
 import statistics
 import tempfile
@@ -62,7 +61,6 @@ def ours(model, prompts, new, junior=None, turns=1, **how):
     return sample
 
 
-@torch.no_grad()
 def without_cache(model, prompts, new):
     """As in nanoGPT: the whole text through the model for every token."""
     def sample():
@@ -149,6 +147,19 @@ def samplers(size, rows, device, dtype, folder):
     return model, found, prompt, new
 
 
+def in_turn(made, repeats, device):
+    """Run the samplers one after another, and all of them again -> {name: [tokens a second]}"""
+    speeds = {name: [] for name in made}
+    for _ in range(repeats):
+        for name, sample in made.items():
+            synchronize(device)
+            began = time.perf_counter()
+            tokens = sample()
+            synchronize(device)
+            speeds[name].append(tokens / (time.perf_counter() - began))
+    return speeds
+
+
 def sampling(size, rows, repeats, device, only=()):
     """-> {"size", "rows", "samplers": {name: {"tokens_s", "spread", "compile_s", ...}}, "limit": {...}}"""
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
@@ -162,14 +173,7 @@ def sampling(size, rows, repeats, device, only=()):
             made[name] = maker()
             made[name]()
             result["samplers"][name] = {"first_s": time.perf_counter() - began}
-        speeds = {name: [] for name in made}
-        for _ in range(repeats):
-            for name, sample in made.items():
-                synchronize(device)
-                began = time.perf_counter()
-                tokens = sample()
-                synchronize(device)
-                speeds[name].append(tokens / (time.perf_counter() - began))
+        speeds = in_turn(made, repeats, device)
     beside = next((name for name in ("transformers dynamic", "no cache") if name in made), None)
     result["limit"] = limit(model, rows, prompt, new, device, dtype)
     best = rows / (result["limit"]["gemm_s"] + result["limit"]["cache_s"])  # tokens a second
@@ -244,14 +248,9 @@ def tricks(size, repeats, device, group=8, prompts=8):
             "a look at the flags every token": make(Looking)}
     if device == "cpu":
         made["bf16 weights and cache"] = make(dtype=torch.bfloat16)
-    times = {name: [] for name in made}
-    for i in range(repeats + 1):
-        for name, sample in made.items():
-            began = time.perf_counter()
-            sample()
-            synchronize(device)
-            times[name] += [time.perf_counter() - began] if i else []  # the first is a warm-up
-    return {name: [a / b for a, b in zip(x, times["as it is"])] for name, x in times.items()}
+    in_turn(made, 1, device)  # a warm-up
+    speeds = in_turn(made, repeats, device)  # of equally many tokens, so that a ratio of speeds is one of times
+    return {name: [a / b for a, b in zip(speeds["as it is"], x)] for name, x in speeds.items()}
 
 
 def show_tricks(size, found):
@@ -326,8 +325,8 @@ def show_tree(times, facts):
 def profile(size, rows):
     """Where a decode step's time goes on a GPU: the five longest kernels, and the share of the time in which none ran."""
     from torch.profiler import ProfilerActivity
-    model, makers, prompt, new = samplers(size, rows, "cuda", torch.bfloat16, "")
-    sample = makers["ours compiled"]()
+    cfg, prompt, new = SIZES[size]
+    sample = ours(GPT(cfg).to("cuda"), torch.randint(cfg.vocab_size, (rows, prompt)).tolist(), new, compile=True, dtype=torch.bfloat16)
     sample()
     with torch.profiler.profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
         torch.cuda.synchronize()
