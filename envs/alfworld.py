@@ -10,31 +10,28 @@
 missing valid_train stands in, else a part of another split, by the hash of the games' names. A game is its file game.tw-pddl, of the current
 format (data 2.1.2 and later: "move X to Y", with a walkthrough) or the original one ("put X in/on Y", without); traj_data.json is not needed, the
 family is in the folder's name. As in the package, games with sliced or movable things or without a solution are left out. --level 1 is two short
-families and 16 games of a split, 2 all six and 48, 3 everything. A turn is one of the commands that can be done now; anything else is answered
+families and 64 games of a split, 2 all six and 48, 3 everything. A turn is one of the commands that can be done now; anything else is answered
 "Nothing happens." and does nothing. The engine is in alfworld_games.py.
 """
-import os
+import random
 import re
-from collections import namedtuple
-from pathlib import Path
+from collections import defaultdict
 
-from envs import SPLITS, Step, one_line, split_of
+from envs import SPLITS, Step, one_line
+from envs.alfworld_files import FAMILIES, INSTALL, folder_of, in_turn, read_splits
 from envs.alfworld_games import engine, open_game
 
-FAMILIES = {"pick_and_place_simple": "pick_and_place", "look_at_obj_in_light": "look_at_obj", "pick_clean_then_place_in_recep": "clean",
-            "pick_heat_then_place_in_recep": "heat", "pick_cool_then_place_in_recep": "cool", "pick_two_obj_and_place": "pick_two"}
-FOLDERS = {"train": "train", "valid": "valid_seen", "test": "valid_unseen", "spare": "valid_train"}
-LEVELS = {1: (("pick_and_place", "look_at_obj"), 16), 2: (tuple(FAMILIES.values()), 48), 3: (tuple(FAMILIES.values()), 10**6)}  # families, games
+LEVELS = {1: (("pick_and_place", "look_at_obj"), 64), 2: (tuple(FAMILIES.values()), 48), 3: (tuple(FAMILIES.values()), 10**6)}  # families, games
 NOTHING = "Nothing happens."
-INSTALL = "pip install textworld; pip install --no-deps alfworld fast-downward-textworld"
-WHERE = f"run alfworld-download ({INSTALL}) and pass --data FOLDER or set ALFWORLD_DATA, the folder that json_2.1.1 is in"
 HASTY = ("open", "use", "clean", "heat", "cool", "move", "put")  # what a careless player walks past
-Task = namedtuple("Task", "path name family")
+RENAMED, ORDERS = 64, 8  # ways to number a training game's things; and to look for one
+NAME = r"\b[a-z]+ \d+\b"
+CLOSED = ("cabinet", "drawer", "fridge", "microwave", "safe")  # where one looks last
 
 
 class ALFWorld:
     mark, max_gap, max_new, context, problems = " ", 32, 24, 1024, 48
-    targets, warm_steps = {"senior": 0.5, "expert": 0.5}, 400  # one player under two names: he knows where everything is
+    targets, warm_steps = {"senior": 0.5, "expert": 0.5}, 400  # one player under two names
     every_family, prose = False, True
     workers, time_limit = -1, 120  # a game's first command may take 10 s, while it is translated
 
@@ -43,21 +40,23 @@ class ALFWorld:
         self.games, self.memo = {}, {}  # running engines; what was played once is known: to all copies, whose episodes share an engine
 
     def tasks(self, split):
-        return len(self.data[split])
+        return len(self.data[split]) * (RENAMED if split == "train" else 1)
 
     def reset(self, task, split):
-        """ValueError when the game's file is broken."""
-        self.task = self.data[split][task % len(self.data[split])]
+        """Training task n + k * games is game n with its things numbered in another way. ValueError when the game's file is broken."""
+        number, task = divmod(task % self.tasks(split), len(self.data[split]))
+        self.task = self.data[split][task]
         self.said, self.turn, self.won = (), 0, False
         try:
             self.seen = self.known("first", lambda game: game.first)
+            self.names = renaming(self.known("names", lambda game: [info.name for info in game.infos.values()]), number)
         except Exception as error:  # a parser's, or what comes of half a game
             raise ValueError(f"{self.task.path}: no game in it ({type(error).__name__}: {str(error)[:100]!r})") from None
-        return self.seen
+        return rename(self.seen, self.names)
 
-    def known(self, what, work):
-        """work(game) where the game stands; remembered."""
-        key = (what, self.task.path, *self.said)
+    def known(self, what, work, then=()):
+        """work(game) where the game stands, or where further commands lead; remembered."""
+        key = (what, self.task.path, *self.said, *then)
         if key not in self.memo:
             if len(self.memo) >= 100_000:
                 self.memo.clear()
@@ -67,12 +66,12 @@ class ALFWorld:
     def game(self):
         return open_game(self.games, self.task.path)
 
-    def now(self):
-        return self.known("outcome", lambda game: game.after(self.said))
+    def now(self, then=()):
+        return self.known("outcome", lambda game: game.after((*self.said, *then)), then)
 
     def step(self, text):
         self.turn += 1
-        command, failed, before, self.seen = one_line(text), False, self.said, NOTHING
+        command, failed, before, self.seen = rename(one_line(text), self.names, back=True), False, self.said, NOTHING
         try:
             if command in self.now().commands:
                 self.said = (*before, command)
@@ -82,52 +81,55 @@ class ALFWorld:
             self.said, failed = before, True
         done = self.won or failed or self.turn >= self.max_turns
         info = {"success": self.won, "score": float(self.won), "truncated": done and not self.won and not failed, "family": self.task.family}
-        return Step("" if done else self.seen, float(self.won), done, {**info, "engine_failed": failed})
+        return Step("" if done else rename(self.seen, self.names), float(self.won), done, {**info, "engine_failed": failed})
 
     def actions(self):
-        return list(self.now().commands)
+        return [rename(command, self.names) for command in self.now().commands]
 
     def demo(self, rng, skill):
-        """Commands that win from here: "expert" (or "senior") by the walkthrough or the planner, which know where everything is. "careless": the
-        same, but nine times in ten he wanders off where he should open, use a device or put down. None where there is nothing left to do."""
-        plan = list(self.known("plan", lambda game: game.plan(self.said)))
+        """Commands that win from here. "oracle": the walkthrough's or the planner's, who know where everything is. "expert" (or "senior") first looks
+        around for what he is to take, open places first. "careless": an expert who nine times in ten wanders off where he should open, use a
+        device or put down. None where there is nothing left to do."""
+        plan, left = list(self.known("plan", lambda game: game.plan(self.said))), self.max_turns - self.turn
+        places = self.known("places", lambda game: game.receptacles)
+        if skill != "oracle":
+            plan = [*self.search(places, plan, left - len(plan), rng.randrange(ORDERS)), *plan]
         if skill == "careless":
-            places = self.known("places", lambda game: game.receptacles)
             plan = [f"go to {rng.choice(places)}" if command.split()[0] in HASTY and rng.random() < 0.9 else command for command in plan]
-        return plan[:self.max_turns - self.turn] or None
+        return [rename(command, self.names) for command in plan[:left]] or None
+
+    def search(self, places, plan, most, order):
+        """At most so many commands of one who looks for the thing that `plan` takes first: he goes to places not seen yet, opens them, and passes
+        over those where another thing of the kind would be found. `order` is one of a few ways through the house."""
+        thing, _, place = next((command for command in plan if command.startswith("take ")), "").partition(" from ")
+        if f"go to {place}" not in plan:  # nothing to look for: he holds it, or stands there
+            return ()
+        rng, way = random.Random(f"{self.task.path} {order}"), ()
+        others = [p for p in places if p != place and f"go to {p}" not in self.said and (p.split()[0] in CLOSED) <= (place.split()[0] in CLOSED)]
+        rng.shuffle(others)
+        for p in sorted(others, key=lambda p: p.split()[0] in CLOSED)[:rng.randint(0, len(others))]:
+            there = (f"go to {p}",)
+            if there[0] not in self.now(way).commands:  # he stands there: two places may be at one spot
+                continue
+            if f"open {p}" in self.now(way + there).commands:
+                there += (f"open {p}",)
+            if len(way) + len(there) <= most and f" {thing.split()[1]} " not in self.now(way + there).text:
+                way += there
+        return way
 
 
-def in_turn(games):
-    """Games of the families by turns, so that the first few are of all."""
-    place = {game: i for family in FAMILIES.values() for i, game in enumerate(g for g in games if g.family == family)}
-    return sorted(games, key=lambda game: (place[game], game.family))
+def renaming(names, number):
+    """{"drawer 1": "drawer 3", ...}: things of a kind change their numbers; number 0 leaves them as they are. ALFWorld's own AlfredDemangler does
+    so when told to shuffle: what a thing is called is nothing to learn by heart."""
+    kinds, rng = defaultdict(list), random.Random(number)
+    for name in sorted(name for name in names if re.fullmatch(NAME, name)):
+        kinds[name.split()[0]].append(name)
+    return {old: new for own in kinds.values() for old, new in zip(own, rng.sample(own, len(own)) if number else own)}
 
 
-def read_folder(folder):
-    """-> [Task] of a folder of json_2.1.1, in the order of their names. A name is task/trial."""
-    found = []
-    for path in sorted(Path(folder).glob("*/*/game.tw-pddl")):
-        name, family = f"{path.parts[-3]}/{path.parts[-2]}", FAMILIES.get(path.parts[-3].partition("-")[0])
-        if family and "Sliced" not in name and not re.search(rb'"solvable":\s*false', path.read_bytes()):
-            found.append(Task(str(path), name, family))
-    return found
-
-
-def read_splits(path):
-    """-> {split: [Task]}; a game is in one of them only."""
-    found = {split: read_folder(os.path.join(path, "json_2.1.1", folder)) or read_folder(os.path.join(path, folder))
-             for split, folder in FOLDERS.items()}
-    missing, spare = [split for split in SPLITS if not found[split]], found.pop("spare")
-    if missing and spare:
-        used = {game.name for games in found.values() for game in games}
-        found[missing.pop(0)] = [game for game in spare if game.name not in used]
-    source = next((split for split in SPLITS if found[split]), None)
-    if source is None:
-        raise ValueError(f"no ALFWorld games (json_2.1.1/train/TASK/TRIAL/game.tw-pddl) in {path}: {WHERE}")
-    for split in missing:
-        found[split] = [game for game in found[source] if split_of(game.name) == split]
-    found[source] = [game for game in found[source] if split_of(game.name) not in missing]
-    return found
+def rename(text, names, back=False):
+    names = {new: old for old, new in names.items()} if back else names
+    return re.sub(NAME, lambda found: names.get(found[0], found[0]), text)
 
 
 def make(data="", level=3, turns=0):
@@ -137,7 +139,7 @@ def make(data="", level=3, turns=0):
         raise ValueError(f"alfworld needs {error.name}: {INSTALL}") from None
     if level not in LEVELS:
         raise ValueError(f"alfworld has levels 1 to {max(LEVELS)}, not {level}")
-    path, (families, most) = data or os.environ.get("ALFWORLD_DATA") or os.path.expanduser("~/.cache/alfworld"), LEVELS[level]
+    path, (families, most) = folder_of(data), LEVELS[level]
     found = {split: in_turn([game for game in games if game.family in families])[:most] for split, games in read_splits(path).items()}
     if not all(found.values()):
         raise ValueError(f"{path}: too few games, no {' and no '.join(split for split in SPLITS if not found[split])} split")

@@ -5,7 +5,6 @@
     python -m envs.alfworld --data DIR --seed 3              # play
 """
 import argparse
-import os
 import random
 import resource
 import sys
@@ -13,7 +12,8 @@ import time
 from collections import Counter
 
 from envs import SPLITS, by_hand
-from envs.alfworld import FAMILIES, FOLDERS, WHERE, ALFWorld, in_turn, read_folder
+from envs.alfworld import ALFWorld
+from envs.alfworld_files import FAMILIES, FOLDERS, WHERE, folder_of, in_turn, read_folder
 
 PARTS = ("opening", "starting", "planning", "playing")
 
@@ -22,8 +22,7 @@ def check(data, most, planner):
     """Print a line for each folder of games, and one for each family in it. most: games of a folder, 0 for all. -> games, games won"""
     total = Counter()
     for folder in FOLDERS.values():
-        found = read_folder(os.path.join(data, "json_2.1.1", folder)) or read_folder(os.path.join(data, folder))
-        tasks = in_turn(found)[:most or None]
+        tasks = in_turn(read_folder(data, folder))[:most or None]
         counts, seconds = Counter(), Counter()
         for i, task in enumerate(tasks):
             counts[task.family, "games"] += 1
@@ -53,7 +52,7 @@ def play(task, planner, seconds):
             env.games[task.path].walkthrough = ()
         timed("starting", env.actions)
         found.append((task.family, "loaded"))
-        plan = timed("planning", env.demo, random.Random(0), "expert") or ["look"]
+        plan = timed("planning", env.demo, random.Random(0), "oracle") or ["look"]
         steps = [timed("playing", env.step, command) for command in plan]
         found += [(task.family, "turns")] * len(steps) + [(task.family, "won")] * steps[-1].info["success"]
         env.games[task.path].stop()
@@ -81,7 +80,7 @@ def main(make):
     parser.add_argument("--seed", type=int, default=0, help="which game to play")
     parser.add_argument("--level", type=int, default=3, help="which families and how many games: 1 to 3")
     args = parser.parse_args()
-    data = args.data or os.environ.get("ALFWORLD_DATA") or os.path.expanduser("~/.cache/alfworld")
+    data = folder_of(args.data)
     if args.check:
         games, won = check(data, args.games, args.planner)
         if not games:

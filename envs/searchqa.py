@@ -9,8 +9,8 @@ PATH (else $SEARCHQA_DATA) is a question file or a folder of them; searchqa_file
 are the paragraphs that come with the questions and a corpus: $SEARCHQA_CORPUS, else the files of the folder with "corpus" in their names. BM25
 is bm25_.py's; indexes are kept in $SEARCHQA_INDEX (else out/searchqa). A search takes milliseconds, so games need no pool.
 Reward is 1 for an exact match with one of the golden answers; `score` and `f1` are the F1 of the best. Anything but the two actions uses up a turn.
-Level 1, for small models: one passage of 200 characters a search, and only the questions whose answer the expert then sees. Level 2: all questions,
-three passages of 500 characters. A passage is shown from the sentence that has most words of the query.
+Level 1, for small models: one passage of 200 characters a search, and only the questions whose answer the expert then sees, or that want a yes or
+no. Level 2: all questions, three passages of 500 characters. A passage is shown from the sentence that has most words of the query.
 """
 import hashlib
 import os
@@ -39,7 +39,8 @@ class SearchQA:
         self.data = files.read_splits(path)
         self.index = open_corpus(path, [p for split in SPLITS for q in self.data[split] for p in q.passages])
         if level == 1:
-            self.data = {s: [q for q in self.data[s] if standing(q.answers, self.searches(q, "expert")[1])] for s in SPLITS}
+            self.data = {s: [q for q in self.data[s] if q.answers[0].lower() in ("yes", "no") or standing(q.answers, self.searches(q, "expert")[1])]
+                         for s in SPLITS}
         if not all(self.data.values()):
             empty = [s for s in SPLITS if not self.data[s]]
             raise ValueError(f"{path}: too few questions{' that level 1 can answer' * (level == 1)}, no {' and no '.join(empty)} split")

@@ -1,7 +1,9 @@
 """Small rooms as ALFWorld games in the official format: the domain and the grammar of the installed package, a problem of our own.
 
-    write_games(folder, train=6, valid_seen=3)      # folder/json_2.1.1/train/<family>-...-i/trial_i/game.tw-pddl, the families by turns
+    python -m tests.alfworld_rooms out/rooms --games 960      # three fifths to train, a fifth each for valid_seen and valid_unseen
+    write_games(folder, train=6, valid_seen=3)                # folder/json_2.1.1/train/<family>-...-i/trial_i/game.tw-pddl, the families by turns
 """
+import argparse
 import importlib.util
 import json
 import random
@@ -84,3 +86,18 @@ def write_games(folder, old=False, plan=None, **counts):
             if plan and not old:
                 path.write_text(json.dumps({**game, "walkthrough": plan(path)}), encoding="utf-8")
     return str(folder)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("--games", type=int, default=960)
+    args = parser.parse_args()
+    if not installed():
+        raise SystemExit("the official domain and grammar are the package's: pip install --no-deps alfworld")
+    write_games(args.folder, train=args.games * 3 // 5, valid_seen=args.games // 5, valid_unseen=args.games // 5)
+    print(f"{args.games} games in {args.folder}/json_2.1.1")
+
+
+if __name__ == "__main__":
+    main()

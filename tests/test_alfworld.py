@@ -16,7 +16,7 @@ import alfworld_rooms  # noqa: E402
 import envs  # noqa: E402
 from conftest import REPO  # noqa: E402
 from env_contract import NASTY, check_batch_agrees_with_single, check_demonstrations_win, check_shape, play  # noqa: E402
-from envs import alfworld as adapter, alfworld_check  # noqa: E402
+from envs import alfworld as adapter, alfworld_check, alfworld_files as files  # noqa: E402
 from envs.alfworld_games import Game, compute, demangle, read_problem  # noqa: E402
 
 if not alfworld_rooms.installed():
@@ -57,7 +57,7 @@ def solve(env, task, split, skill="expert"):
 def test_the_expert_wins_every_family_in_both_formats(rooms, old):
     for data, verb in ((rooms, "move"), (old, "put")):
         env = envs.make("alfworld", data=data)
-        assert {env.data["train"][task].family for task in range(6)} == set(adapter.FAMILIES.values())
+        assert {env.data["train"][task].family for task in range(6)} == set(files.FAMILIES.values())
         for task in range(6):
             step = solve(env, task, "train")
             assert step.done and step.reward == 1 and step.info == {
@@ -146,13 +146,51 @@ def test_what_is_done_elsewhere_in_the_same_engine_leaves_an_episode_alone(env):
 
 def test_a_plan_is_made_from_where_the_game_stands(env):
     env.reset(0, "train")
-    plan = env.demo(random.Random(0), "expert")
+    plan = env.demo(random.Random(0), "oracle")
     for command in ("look", "inventory", plan[0], "no such thing", "look"):
         env.step(command)
-    assert env.demo(random.Random(0), "expert") == plan[1:] == env.demo(random.Random(0), "senior")  # nothing done that the walkthrough would mind
+    assert env.demo(random.Random(0), "oracle") == plan[1:]   # nothing done that the walkthrough would mind
     env.step(next(c for c in env.actions() if c.startswith("go to ") and c not in plan))
-    step = play(env, env.demo(random.Random(0), "expert"))[1]  # the planner's
-    assert step.info["success"] and env.demo(random.Random(0), "expert") is None
+    step = play(env, env.demo(random.Random(0), "oracle"))[1]  # the planner's
+    assert step.info["success"] and env.demo(random.Random(0), "oracle") is None
+
+
+def test_the_expert_looks_for_what_he_is_to_take_and_the_oracle_knows(env):
+    ways = set()
+    for task in range(6):
+        env.reset(task, "train")
+        plan = env.demo(random.Random(0), "oracle")
+        thing, _, place = next(command for command in plan if command.startswith("take ")).partition(" from ")
+        for dice in range(12):
+            found = env.demo(random.Random(dice), "expert")
+            looked, rest = found[:-len(plan)], found[-len(plan):]
+            assert rest == plan and len(found) <= env.max_turns and f"go to {place}" not in looked
+            assert all(command.startswith("go to ") or command == looked[i - 1].replace("go to", "open") for i, command in enumerate(looked))
+            shut = [command.split()[2] in adapter.CLOSED for command in looked if command.startswith("go to ")]
+            assert shut == sorted(shut) and not (any(shut) and place.split()[0] not in adapter.CLOSED)  # open places first, and closed ones only in need
+            other = copy.copy(env)
+            assert adapter.NOTHING not in [other.step(command).observation for command in found] and other.won
+            ways.add((task, *looked))
+    assert len(ways) > 20
+
+
+def test_a_training_game_comes_with_its_things_numbered_in_other_ways(env):
+    n = len(env.data["train"])
+    plain, texts = env.reset(0, "train"), {env.reset(k * n, "train") for k in range(20)}
+    assert env.tasks("train") == n * adapter.RENAMED and env.tasks("valid") == len(env.data["valid"])
+    assert all(re.sub(r"\d+", "N", text) == re.sub(r"\d+", "N", plain) for text in texts)
+    mugs = {"mug 1": "mug 3", "mug 2": "mug 1", "mug 3": "mug 2"}
+    assert adapter.rename("take mug 1 from desk 1, mug 10", mugs) == "take mug 3 from desk 1, mug 10"
+    assert adapter.rename(adapter.rename("mug 1, mug 2, mug 3", mugs), mugs, back=True) == "mug 1, mug 2, mug 3"
+    names = [f"{kind} {i}" for kind in ("mug", "desk") for i in range(1, 6)] + ["agent1"]
+    found = adapter.renaming(names, 7)
+    assert found == adapter.renaming(names, 7) != adapter.renaming(names, 8) and sorted(found) == sorted(found.values()) == sorted(names[:-1])
+    assert all(new.split()[0] == old.split()[0] for old, new in found.items()) and all(old == new for old, new in adapter.renaming(names, 0).items())
+    for number in range(1, 20):  # what is said in the other numbers is understood
+        env.reset(number * n, "train")
+        if env.names != {name: name for name in env.names}:
+            assert play(env, env.demo(random.Random(0), "expert"))[1].info["success"]
+            assert env.reset(number * n, "train") == env.reset(number * n, "train")
 
 
 def test_the_careless_player_mostly_fails_and_has_the_dice_s_habits(env):
@@ -205,7 +243,7 @@ def test_translations_are_made_once(env, rooms, monkeypatch):
 # ---- files ----
 
 def test_official_folders_are_the_splits_and_the_first_games_are_of_all_families(env):
-    assert [env.tasks(split) for split in envs.SPLITS] == [6, 5, 2]
+    assert [len(env.data[split]) for split in envs.SPLITS] == [6, 5, 2]
     names = {split: {task.name for task in env.data[split]} for split in envs.SPLITS}
     assert not names["train"] & names["valid"] and not names["valid"] & names["test"]
     assert all("valid_unseen" in task.path for task in env.data["test"])
@@ -215,11 +253,11 @@ def test_official_folders_are_the_splits_and_the_first_games_are_of_all_families
     ({"train": 20, "valid_seen": 4, "valid_train": 3}, (20, 4, 3)), ({"valid_seen": 4, "valid_train": 6}, None), ({"train": 60}, None)])
 def test_missing_folders_are_made_up_for(tmp_path, counts, sizes):
     alfworld_rooms.write_games(tmp_path, **counts)
-    found = adapter.read_splits(tmp_path)
+    found = files.read_splits(tmp_path)
     names = [task.name for split in envs.SPLITS for task in found[split]]
     assert len(names) == len(set(names)) == sum(counts.values()) and found["train"] and found["valid"]
     assert sizes is None or tuple(len(found[split]) for split in envs.SPLITS) == sizes
-    assert found == adapter.read_splits(tmp_path / "json_2.1.1")
+    assert found == files.read_splits(tmp_path / "json_2.1.1")
 
 
 def test_levels_choose_families_and_numbers(rooms):
@@ -233,7 +271,7 @@ def test_games_that_cannot_be_won_or_that_the_package_leaves_out_are_left_out(tm
     paths[0].write_text(paths[0].read_text().replace('"solvable": true', '"solvable": false'))
     paths[1].parent.parent.rename(paths[1].parent.parent.with_name("pick_and_place_with_movable_recep-Mug-Bowl-Desk-9"))
     paths[2].parent.parent.rename(paths[2].parent.parent.with_name("pick_and_place_simple-AppleSliced-None-Desk-9"))
-    assert len(adapter.read_folder(tmp_path / "json_2.1.1" / "train")) == 3
+    assert len(files.read_folder(tmp_path, "train")) == 3
 
 
 def test_what_is_missing_or_broken_is_one_line(rooms, tmp_path):
@@ -243,8 +281,8 @@ def test_what_is_missing_or_broken_is_one_line(rooms, tmp_path):
         assert "\n" not in str(error.value)
     with pytest.raises(ValueError, match="alfworld-download.*pip install.*--data.*ALFWORLD_DATA"):
         envs.make("alfworld", data=str(tmp_path))
-    path = alfworld_rooms.write_games(tmp_path, train=1) + "/json_2.1.1/train"
-    task, = adapter.read_folder(path)
+    path = alfworld_rooms.write_games(tmp_path, train=1) + "/json_2.1.1"
+    task, = files.read_folder(path, "train")
     for text in ("", "[]", "{}", json.dumps({"pddl_domain": "", "grammar": "", "pddl_problem": ""})):
         with open(task.path, "w") as file:
             file.write(text)
@@ -294,7 +332,7 @@ def test_check_and_play_are_commands(rooms, capsys, monkeypatch):
 
 def test_a_broken_game_counts_as_one_that_does_not_load(tmp_path, capsys):
     alfworld_rooms.write_games(tmp_path, train=2)
-    with open(adapter.read_folder(tmp_path / "json_2.1.1" / "train")[0].path, "w") as file:
+    with open(files.read_folder(tmp_path, "train")[0].path, "w") as file:
         file.write("{}")
     assert alfworld_check.check(str(tmp_path), 0, planner=False) == (2, 1)
     assert "1 of 2 games load" in capsys.readouterr().out

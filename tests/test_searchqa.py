@@ -98,15 +98,15 @@ def test_an_excerpt_begins_where_the_query_is_met():
 
 def test_level_1_asks_only_what_a_reader_can_see(data, tmp_path):
     records = hotpot(60)
-    for record in records[::2]:
-        record["answer"] = "no"
+    for i, record in enumerate(records):
+        record["answer"] = (record["answer"], "nowhere", "no")[i % 3]
     (tmp_path / "half.json").write_text(json.dumps(records))
     env = envs.make("searchqa", data=str(tmp_path / "half.json"), level=1)
-    assert sum(map(env.tasks, envs.SPLITS)) == 30
+    assert sum(map(env.tasks, envs.SPLITS)) == 40
     for task in range(env.tasks("train")):
         env.reset(task, "train")
         *searches, answer = env.demo(random.Random(0), "expert")
-        assert answer[7:-1] in "".join(env.step(said).observation for said in searches)
+        assert answer == "answer[no]" or answer[7:-1] in "".join(env.step(said).observation for said in searches)
 
 
 def test_the_expert_searches_for_what_the_question_names_first(env):
