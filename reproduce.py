@@ -26,7 +26,8 @@ def main():
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds [3]")
     parser.add_argument("--first-seed", type=int, default=0, help="the seeds count from here [0]")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each [2]")
-    parser.add_argument("--more", action="store_true", help="worldmodel: instead plain GRPO, a chain of two transitions, and the whole history in view")
+    parser.add_argument("--compare", default="", choices=claims.worldmodel.COMPARISONS, metavar="WHAT",
+                        help="worldmodel: instead training (fGRPO, plain GRPO, a chain of two transitions) or unbounded (the whole history in view)")
     parser.add_argument("--env", default="house", choices=["house", *claims.realworlds.PAPER], help="worldmodel: on which world [house]")
     parser.add_argument("--tune", action="store_true", help="tandem: search the grid first, on another seed's valid problems")
     args = parser.parse_args()
@@ -34,10 +35,10 @@ def main():
         parser.error(f"--seeds is 1 to {max(claims.T_95)}")
     if args.paper != "tandem" and args.tune:
         parser.error("--tune is for tandem")
-    if args.paper != "worldmodel" and args.more:
-        parser.error("--more is for worldmodel")
-    if args.env != "house" and (args.paper != "worldmodel" or args.more):
-        parser.error("--env is for worldmodel, without --more")
+    if args.paper != "worldmodel" and args.compare:
+        parser.error("--compare is for worldmodel")
+    if args.env != "house" and (args.paper != "worldmodel" or args.compare):
+        parser.error("--env is for worldmodel, without --compare")
     folder, paper = f"out/reproduce/{args.paper}", PAPERS[args.paper]
     os.makedirs(folder, exist_ok=True)
     seeds = list(range(args.first_seed, args.first_seed + args.seeds))
@@ -46,7 +47,7 @@ def main():
     elif args.env != "house":
         claims.realworlds.reproduce(folder, seeds, args.jobs, args.env)
     else:
-        paper.reproduce(folder, seeds, args.jobs, *([args.more] if args.paper == "worldmodel" else []))
+        paper.reproduce(folder, seeds, args.jobs, *([args.compare] if args.paper == "worldmodel" else []))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-from claims import interval, pyplot, slug, train, verdict, write
+from claims import cell, difference, interval, pyplot, slug, train, verdict, write
 
 ARMS = {  # name -> options of train.py; all start from the seed's student and see as many episodes
     "ATOD": "--method atod",
@@ -39,7 +39,7 @@ def table(results, seeds):
     lines = [f"**success on test houses**, {len(seeds)} seeds, mean +- 95% t-interval over seeds\n",
              "| | sampled | greedy | turns | valid, last look | best look | zero-variance groups | seconds of updates | the paper |", "|---" * 9 + "|"]
     for arm, runs in results.items():
-        cells = ["%.3f +- %.3f" % interval([r[name] for r in runs]) if name in runs[0] else "-" for name in names]
+        cells = [cell([r[name] for r in runs]) if name in runs[0] else "-" for name in names]
         lines.append(f"| {arm} | {' | '.join(cells)} | {PAPER.get(arm, '')} |")
     lines += ["\n**by family**, sampled\n", f"| | {' | '.join(FAMILIES)} |", "|---" * (len(FAMILIES) + 1) + "|"]
     for arm, runs in results.items():
@@ -48,8 +48,7 @@ def table(results, seeds):
     for other in results:
         if other not in ("ATOD", "student"):
             found = [[a[name] - b[name] for a, b in zip(results["ATOD"], results[other])] for name in ("success", "greedy")]
-            lines.append(f"| {other} | %+.3f +- %.3f | {verdict(found[0], 'better')} | %+.3f +- %.3f | {verdict(found[1], 'better')} |"
-                         % (*interval(found[0]), *interval(found[1])))
+            lines.append(f"| {other} | " + " | ".join(f"{difference(d)} | {verdict(d, 'better')}" for d in found) + " |")
     return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from claims import interval, judged, slug, train, write
+from claims import cell, judged, over, slug, train, write
 from claims.worldmodel import world_columns
 from envs import scienceworld_text, textworld_text
 
@@ -26,10 +26,10 @@ def columns(env):
             "obs.F1, H = 1 / 5 / 9": [f"obs H={h}" for h in (1, 5, 9)], "state.F1 of s', the same H": [f"state s' H={h}" for h in (1, 5, 9)]}
 
 
-def cell(runs, metrics):
+def cells(runs, metrics):
     if not all(m in r for m in metrics for r in runs):
         return "-"
-    return " / ".join("%.3f" % interval([r[m] for r in runs])[0] + (" +- %.3f" % interval([r[m] for r in runs])[1] if len(runs) > 1 else "") for m in metrics)
+    return " / ".join(cell([r[m] for r in runs]) for m in metrics)
 
 
 def table(env, arms):
@@ -37,7 +37,7 @@ def table(env, arms):
     wanted = columns(env)
     lines = [f"| arm | {' | '.join(wanted)} |", "|---" * (len(wanted) + 1) + "|"]
     for arm, runs in arms.items():
-        lines.append(f"| {arm} | {' | '.join(cell(runs, metrics) for metrics in wanted.values())} |")
+        lines.append(f"| {arm} | {' | '.join(cells(runs, metrics) for metrics in wanted.values())} |")
         if arm in PAPER[env]:
             lines.append(f"| *the paper, 4B* | {' | '.join(PAPER[env][arm])} |")
     lines += ["\n| strict + R_sup against | metric | difference | verdict |", "|---" * 4 + "|"]
@@ -51,18 +51,18 @@ def table(env, arms):
 def reproduce(folder, seeds, jobs, env):
     folder = f"{folder}-{env}"
     os.makedirs(folder, exist_ok=True)
-    cells = [(arm, seed) for seed in seeds for arm in ARMS]
+    wanted = [(arm, seed) for seed in seeds for arm in ARMS]
 
-    def run_cell(cell):
-        arm, seed = cell
+    def run_arm(which):
+        arm, seed = which
         return train(["--method=worldmodel", f"--env={env}", *ARMS[arm].split(), f"--seed={seed}"], f"{folder}/{slug(arm, seed)}")
     with ThreadPoolExecutor(jobs) as pool:
-        done = dict(zip(cells, pool.map(run_cell, cells)))
+        done = dict(zip(wanted, pool.map(run_arm, wanted)))
     both = {arm: [world_columns(done[arm, seed]) for seed in seeds] for arm in ARMS}
     arms = {**{f"{arm.split(' ')[0]}, warm start": [run["warm"] for run in runs] for arm, runs in both.items()},
             **{arm: [run["trained"] for run in runs] for arm, runs in both.items()}}
     with open(f"{folder}/results.json", "w", encoding="utf-8") as file:
         json.dump({"seeds": seeds, "arms": arms, "seconds": {arm: [done[arm, s]["seconds"] for s in seeds] for arm in ARMS}}, file, indent=1)
-    text = f"**{env}**, mean" + (f" +- 95% t-interval over {len(seeds)} seeds" if len(seeds) > 1 else f", seed {seeds[0]}") + "\n\n" + table(env, arms)
+    text = f"**{env}**, mean{over(seeds)}\n\n{table(env, arms)}"
     write(f"{folder}/table.md", text)
     print(text)

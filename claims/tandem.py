@@ -4,7 +4,7 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from claims import finished, interval, pyplot, slug, train, verdict, write
+from claims import cell, difference, finished, pyplot, slug, train, verdict, write
 
 ARMS = {  # name -> options of train.py; the tuning adds --lr, and --kl where there is a KL term
     "GRPO": "--method grpo",
@@ -100,14 +100,13 @@ def table(results, seeds):
         lines += [f"\n**{condition}**, {len(seeds)} seeds, mean +- 95% t-interval over seeds\n",
                   "| arm | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
         for arm, runs in arms.items():
-            cells = ["%.3f +- %.3f" % interval([r[name][0] for r in runs]) if all(name in r for r in runs) else "-" for name in COLUMNS]
+            cells = [cell([r[name][0] for r in runs]) if all(name in r for r in runs) else "-" for name in COLUMNS]
             lines.append(f"| {arm} | " + " | ".join(cells) + " |")
         lines += ["\n| against GRPO, paired | solo pass@1 | as good as (2 points)? | step handoff pass@1 | better? |", "|---|---|---|---|---|"]
         for arm, runs in arms.items():
             if arm != "GRPO":
                 solo, step = ([a[name][0] - b[name][0] for a, b in zip(runs, arms["GRPO"])] for name in ("solo pass@1", "step handoff pass@1"))
-                lines.append(f"| {arm} | %+.3f +- %.3f | {verdict(solo, 'as good')} | %+.3f +- %.3f | {verdict(step, 'better')} |"
-                             % (*interval(solo), *interval(step)))
+                lines.append(f"| {arm} | {difference(solo)} | {verdict(solo, 'as good')} | {difference(step)} | {verdict(step, 'better')} |")
     lines.append("\nThe paper (4B model, pass@4, macro over four sets): solo GRPO 55.56, tandem 54.85; handoff GRPO 52.40, tandem 54.74; "
                  "retention 94.3 against 99.8.")
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-from claims import interval, judged, pyplot, slug, train, write
+from claims import cell, interval, judged, over, pyplot, slug, train, write
 
 WORLDS = {  # arm -> options of train.py
     "stateless": "--formulation stateless",
@@ -14,8 +14,11 @@ WORLDS = {  # arm -> options of train.py
     "strict + R_sup, chain of 2": "--chain 2 --A 3 --B 3 --C 2",
     "strict + R_sup, plain GRPO": "--flat",
 }
-MORE = ("strict + R_sup, chain of 2", "strict + R_sup, plain GRPO")  # only with --more, and so are, with the whole history in view:
-UNBOUNDED = ("stateless", "leaky + R_sup", "strict + R_sup")
+MORE = ("strict + R_sup", "strict + R_sup, chain of 2", "strict + R_sup, plain GRPO")
+COMPARISONS = {  # --compare -> what its table is called, its arms, further options
+    "": ("last 4 observations in view", [arm for arm in WORLDS if arm not in MORE[1:]], ""),
+    "training": ("last 4 observations in view", MORE, ""),
+    "unbounded": ("whole history in view", ("stateless", "leaky + R_sup", "strict + R_sup"), "--window=0")}
 WORLD_TABLES = {  # title -> {metric of result.json: its column}
     "one step": {"obs.F1 level 2": "obs.F1, level 2", "obs.F1 level 3": "level 3", "T=1": "sampled", "state.F1 s level 2": "state.F1 of s, level 2",
                  "state.F1 s level 3": "level 3", "state.F1 s' level 2": "state.F1 of s', level 2", "state.F1 s' level 3": "level 3", "CR": "CR",
@@ -74,7 +77,7 @@ def world_tables(arms):
     for title, columns in WORLD_TABLES.items():
         lines += [f"\n**{title}**\n", f"| arm | {' | '.join(columns.values())} |", "|---" * (len(columns) + 1) + "|"]
         for arm, runs in arms.items():
-            cells = ["%.3f +- %.3f" % interval([r[m] for r in runs]) if all(m in r for r in runs) else "-" for m in columns]
+            cells = [cell([r[m] for r in runs]) if all(m in r for r in runs) else "-" for m in columns]
             lines.append(f"| {arm} | {' | '.join(cells)} |")
     lines += ["\n**claims**, paired over seeds\n", "| arm | against | metric | difference | verdict | the paper |", "|---" * 6 + "|"]
     for arm, other, metric, kind, paper in CLAIMS:
@@ -111,38 +114,31 @@ def curve(out):
     return [(m["obs H=1"], m["state s' H=1"]) for m in lines if "state s' H=1" in m]
 
 
-def reproduce(folder, seeds, jobs, more):
-    """The paper's comparison; with `more` the arms beside it, in a table of their own."""
-    if more:
-        cells = [(arm, seed, "") for arm in ("strict + R_sup", *MORE) for seed in seeds]  # the first arm makes the warm starts
-        cells += [(arm, seed, "--window=0") for arm in UNBOUNDED for seed in seeds]
-    else:
-        cells = [(arm, seed, "") for arm in WORLDS if arm not in MORE for seed in seeds]
-    games = {"stateless", "leaky + R_sup", "strict + R_sup"} if not more else ()  # arms that also play
+def reproduce(folder, seeds, jobs, compare=""):
+    """One of COMPARISONS; "" is the paper's, where some arms play as well."""
+    title, names, options = COMPARISONS[compare]
+    plays = {"stateless", "leaky + R_sup", "strict + R_sup"} if not compare else ()
 
     def run_cell(cell):
-        arm, seed, window = cell
-        options = ["--method=worldmodel", *WORLDS[arm].split(), f"--seed={seed}", *window.split()]
-        return train(options + (["--plan=16"] if arm in games else []), f"{folder}/{'more-' if more else ''}{slug(*cell)}")
+        arm, seed = cell
+        wanted = ["--method=worldmodel", *WORLDS[arm].split(), f"--seed={seed}", *options.split(), *["--plan=16"] * (arm in plays)]
+        return train(wanted, f"{folder}/{slug(compare or 'paper', arm, seed)}")
+    cells = [(arm, seed) for arm in names for seed in seeds]
     with ThreadPoolExecutor(jobs) as pool:
         done = dict(zip(cells, pool.map(run_cell, cells)))
-    results = {}
-    for window, title in (("", "last 4 observations in view"), ("--window=0", "whole history in view")):
-        columns = {arm: [world_columns(done[arm, s, window]) for s in seeds] for arm in WORLDS if (arm, seeds[0], window) in done}
-        warm = {f"{f}, warm start": [c["warm"] for c in columns[arm]] for f, arm in
-                (("stateless", "stateless"), ("leaky", "leaky + R_sup"), ("strict", "strict + R_sup")) if arm in columns}
-        if columns:
-            results[title] = {**warm, **{arm: [c["trained"] for c in runs] for arm, runs in columns.items()}}
-    players = {s: done["strict + R_sup", s, ""]["plan"] for s in seeds}
-    text = "\n\n".join(f"### {title}, mean +- 95% t-interval over {len(seeds)} seeds\n{world_tables(arms)}" for title, arms in results.items())
-    if games:
-        text += "\n\nOther players: " + ", ".join("%s %.3f +- %.3f" % (p, *interval([x[p]["success"] for x in players.values()]))
+    columns = {arm: [world_columns(done[arm, seed]) for seed in seeds] for arm in names}
+    warm = {f"{f}, warm start": [c["warm"] for c in columns[arm]] for f, arm in
+            (("stateless", "stateless"), ("leaky", "leaky + R_sup"), ("strict", "strict + R_sup")) if arm in columns}
+    arms = {**warm, **{arm: [c["trained"] for c in runs] for arm, runs in columns.items()}}
+    players = [done["strict + R_sup", seed]["plan"] for seed in seeds]
+    text = f"### {title}, mean{over(seeds)}\n{world_tables(arms)}"
+    if plays:
+        text += "\n\nOther players: " + ", ".join("%s %.3f +- %.3f" % (p, *interval([x[p]["success"] for x in players]))
                                                  for p in ("random", "expert", "simulator"))
-    name = "more" if more else "results"
-    with open(f"{folder}/{name}.json", "w", encoding="utf-8") as file:
-        json.dump({"seeds": seeds, "results": results, "players": players}, file, indent=1)
-    write(f"{folder}/{'more' if more else 'table'}.md", text)
-    if not more:
-        curves = {arm: [curve(f"{folder}/{slug(arm, seed, '')}") for seed in seeds] for arm in WORLDS if (arm, seeds[0], "") in done}
-        world_figure({arm: runs for arm, runs in next(iter(results.values())).items() if arm in WORLDS}, curves, f"{folder}/worldmodel.png")
+    with open(f"{folder}/{compare or 'results'}.json", "w", encoding="utf-8") as file:
+        json.dump({"seeds": seeds, "results": {title: arms}, "players": dict(zip(seeds, players))}, file, indent=1)
+    write(f"{folder}/{compare or 'table'}.md", text)
+    if plays:
+        curves = {arm: [curve(f"{folder}/{slug(compare or 'paper', arm, seed)}") for seed in seeds] for arm in names}
+        world_figure({arm: arms[arm] for arm in names}, curves, f"{folder}/worldmodel.png")
     print(text)
