@@ -46,8 +46,9 @@ def record(env, name, level, folder):
     made_of = [name, level, env.record_turns, jobs, env.reset(0, "train")]  # other games or other texts are another file
     path = os.path.join(folder, f"games-{name}-{level}-{hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:10]}.jsonl")
     done = read(path)
+    left = [job for job in jobs if job not in done]
     with open(path, "a", encoding="utf-8") as file:
-        for job in tqdm([job for job in jobs if job not in done], desc=f"recording games of {name}, level {level}", file=sys.stderr, mininterval=1):
+        for job in tqdm(left, desc=f"recording games of {name}, level {level}", file=sys.stderr, mininterval=1, disable=not left):
             split, task, behaviour = job
             done[job] = play(env, task, split, behaviour, random.Random(f"record {split} {task} {behaviour}"), env.record_turns)
             file.write(line(job, done[job]))

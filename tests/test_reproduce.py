@@ -1,4 +1,5 @@
 """The comparison of arms: intervals, verdicts and tables on numbers made up by hand, and that every arm is a command. No training."""
+import json
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import envs
 import imagine
 import claims
 import claims.atod
+import claims.curves
 import claims.tandem
 import claims.worldmodel
 import reproduce
@@ -187,6 +189,17 @@ def test_atods_table_by_hand():
     text = claims.atod.table(results, [0, 1, 2])
     assert "| OPD | +0.100 +- 0.025 | yes | +0.100 +- 0.025 | yes |" in text and "| teacher | +0.110 +- 0.025 | yes | +0.160 +- 0.025 | yes |" in text
     assert "| OPD | 0.710 +- 0.025 | 0.760 +- 0.025 | 8.000 +- 0.000 | 0.500 +- 0.000 |" in text and "| teacher | 0.70 | - |" in text
+
+
+def test_curves_are_read_from_a_run(tmp_path, monkeypatch):
+    lines = [{"step": 1, "success": 0.1}, {"step": 2, "success": 0.3, "valid success": 0.25}]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert list(claims.curves.read(str(tmp_path / "run"))) == [[(1, 0.1), (2, 0.3)], [(2, 0.25)]]
+    pytest.importorskip("matplotlib", reason="pip install -e '.[plot]'")
+    monkeypatch.setattr("sys.argv", ["curves", str(tmp_path / "curves.png"), str(tmp_path / "run")])
+    claims.curves.main()
+    assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
 def test_tuning_is_for_tandem_only(tmp_path, monkeypatch, capsys):
