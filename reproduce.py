@@ -2,7 +2,7 @@
 
     python reproduce.py tandem --tune        # the learning rates and KL weights, on valid problems of another seed
     python reproduce.py tandem --seeds 3     # restarts where it stopped; writes out/reproduce/tandem/{results.json,table.md,tandem.png}
-    python reproduce.py worldmodel --seeds 3 # as well
+    python reproduce.py worldmodel --seeds 3 # as well; --compare training and --compare unbounded are tables of their own
     python reproduce.py worldmodel --env textworld     # on a real text world: textworld or scienceworld
     python reproduce.py atod --seeds 3       # as well
 
@@ -26,8 +26,8 @@ def main():
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds [3]")
     parser.add_argument("--first-seed", type=int, default=0, help="the seeds count from here [0]")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each [2]")
-    parser.add_argument("--compare", default="", choices=claims.worldmodel.COMPARISONS, metavar="WHAT",
-                        help="worldmodel: instead training (fGRPO, plain GRPO, a chain of two transitions) or unbounded (the whole history in view)")
+    parser.add_argument("--compare", default="paper", choices=claims.worldmodel.COMPARISONS,
+                        help="worldmodel: the paper's formulations; ways of training (fGRPO, plain GRPO, a chain of two transitions); or the whole history in view [paper]")
     parser.add_argument("--env", default="house", choices=["house", *claims.realworlds.PAPER], help="worldmodel: on which world [house]")
     parser.add_argument("--tune", action="store_true", help="tandem: search the grid first, on another seed's valid problems")
     args = parser.parse_args()
@@ -35,9 +35,9 @@ def main():
         parser.error(f"--seeds is 1 to {max(claims.T_95)}")
     if args.paper != "tandem" and args.tune:
         parser.error("--tune is for tandem")
-    if args.paper != "worldmodel" and args.compare:
+    if args.paper != "worldmodel" and args.compare != "paper":
         parser.error("--compare is for worldmodel")
-    if args.env != "house" and (args.paper != "worldmodel" or args.compare):
+    if args.env != "house" and (args.paper != "worldmodel" or args.compare != "paper"):
         parser.error("--env is for worldmodel, without --compare")
     folder, paper = f"out/reproduce/{args.paper}", PAPERS[args.paper]
     os.makedirs(folder, exist_ok=True)

@@ -55,26 +55,21 @@ def verdict(differences, kind, margin=0.02):
     return "yes" if -margin < mean - half and mean + half < margin else "no" if mean + half < -margin else "unclear"
 
 
-def cell(values):
-    """A table's cell; of one seed without an interval."""
+def cell(values, sign=""):
+    """A table's cell; of one seed without an interval. sign "+": for differences"""
     mean, half = interval(values)
-    return f"{mean:.3f}" if math.isnan(half) else f"{mean:.3f} +- {half:.3f}"
-
-
-def difference(values):
-    """The same with its sign."""
-    return "+" * (interval(values)[0] >= 0) + cell(values)
+    return f"{mean:{sign}.3f}" + ("" if math.isnan(half) else f" +- {half:.3f}")
 
 
 def over(seeds):
-    """What a table of these seeds says behind "mean"."""
+    """What the title of a table of these seeds says behind "mean"."""
     return f" +- 95% t-interval over {len(seeds)} seeds" if len(seeds) > 1 else f", seed {seeds[0]}"
 
 
 def judged(differences, metric, kind):
     """The cells of a table's line: what is asked of a metric, the difference, the verdict."""
     question = "better" if kind == "better" else "as good as (2 points)"
-    return f"{metric}, {question}? | {difference(differences)} | {verdict(differences, kind)}"
+    return f"{metric}, {question}? | {cell(differences, '+')} | {verdict(differences, kind)}"
 
 
 def pyplot():

@@ -2,7 +2,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-from claims import cell, difference, interval, pyplot, slug, train, verdict, write
+from claims import cell, interval, over, pyplot, slug, train, verdict, write
 
 ARMS = {  # name -> options of train.py; all start from the seed's student and see as many episodes
     "ATOD": "--method atod",
@@ -36,7 +36,7 @@ def player(result, column):
 def table(results, seeds):
     """results: {player or arm: [metrics of a seed]} -> Markdown"""
     names = ("success", "greedy", "turns", "last look", "best look", "zero variance", "seconds")
-    lines = [f"**success on test houses**, {len(seeds)} seeds, mean +- 95% t-interval over seeds\n",
+    lines = [f"**success on test houses**, mean{over(seeds)}\n",
              "| | sampled | greedy | turns | valid, last look | best look | zero-variance groups | seconds of updates | the paper |", "|---" * 9 + "|"]
     for arm, runs in results.items():
         cells = [cell([r[name] for r in runs]) if name in runs[0] else "-" for name in names]
@@ -48,7 +48,7 @@ def table(results, seeds):
     for other in results:
         if other not in ("ATOD", "student"):
             found = [[a[name] - b[name] for a, b in zip(results["ATOD"], results[other])] for name in ("success", "greedy")]
-            lines.append(f"| {other} | " + " | ".join(f"{difference(d)} | {verdict(d, 'better')}" for d in found) + " |")
+            lines.append(f"| {other} | " + " | ".join(f"{cell(d, '+')} | {verdict(d, 'better')}" for d in found) + " |")
     return "\n".join(lines)
 
 

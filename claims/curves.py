@@ -1,6 +1,6 @@
-"""Runs of one method side by side: success on the tasks that it trains on and on valid ones, as training goes on.
+"""Runs with a teacher side by side: success on the tasks trained on and on valid ones as training goes on; and on test tasks before, after and of the teacher.
 
-    python -m claims.curves docs/agents.png out/atod-webshop-0 out/atod-alfworld-0 out/atod-searchqa-0
+    python -m claims.curves docs/agents.png docs/webshop docs/alfworld docs/searchqa
 """
 import argparse
 import json
@@ -11,10 +11,13 @@ from claims import pyplot
 
 
 def read(run):
-    """-> [(update, success)] of the updates, the same of the looks at valid tasks"""
+    """-> [(update, success)] of the updates, the same of the looks at valid tasks, of the test before and after, and the teacher's success there"""
     with open(os.path.join(run, "metrics.jsonl"), encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
-    return ([(line["step"], line[name]) for line in lines if name in line] for name in ("success", "valid success"))
+    with open(os.path.join(run, "result.json"), encoding="utf-8") as file:
+        tested = {name: column["success"][0] for name, column in json.load(file)["columns"].items()}
+    return (*([(line["step"], line[name]) for line in lines if name in line] for name in ("success", "valid success")),
+            [(0, tested["before"]), (lines[-1]["step"], tested["after"])], tested["teacher"])
 
 
 def main():
@@ -27,11 +30,14 @@ def main():
         sys.exit(1)
     fig, axes = plt.subplots(1, len(args.runs), figsize=(4.5 * len(args.runs), 3.5), sharey=True, squeeze=False)
     for ax, run in zip(axes[0], args.runs):
-        for points, style, label in zip(read(run), (":", "o-"), ("tasks of the update", "valid tasks")):
+        *curves, teacher = read(run)
+        for points, style, label in zip(curves, (":", "o-", "s"), ("tasks of the update", "valid tasks", "test tasks, before and after")):
             ax.plot([x for x, _ in points], [y for _, y in points], style, label=label)
+        ax.axhline(teacher, color="grey", ls="--", label="teacher, test tasks")
+        ax.xaxis.get_major_locator().set_params(integer=True)
         ax.set(xlabel="update", title=os.path.basename(os.path.normpath(run)), ylim=(0, 1))
     axes[0][0].set(ylabel="success")
-    axes[0][0].legend()
+    axes[0][0].legend(fontsize=7)
     fig.tight_layout()
     fig.savefig(args.picture, dpi=110)
 

@@ -4,7 +4,7 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from claims import cell, difference, finished, pyplot, slug, train, verdict, write
+from claims import cell, finished, over, pyplot, slug, train, verdict, write
 
 ARMS = {  # name -> options of train.py; the tuning adds --lr, and --kl where there is a KL term
     "GRPO": "--method grpo",
@@ -97,7 +97,7 @@ def table(results, seeds):
     """results: {condition: {arm: [metrics of a seed]}} -> Markdown"""
     lines = []
     for condition, arms in results.items():
-        lines += [f"\n**{condition}**, {len(seeds)} seeds, mean +- 95% t-interval over seeds\n",
+        lines += [f"\n**{condition}**, mean{over(seeds)}\n",
                   "| arm | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
         for arm, runs in arms.items():
             cells = [cell([r[name][0] for r in runs]) if all(name in r for r in runs) else "-" for name in COLUMNS]
@@ -106,7 +106,7 @@ def table(results, seeds):
         for arm, runs in arms.items():
             if arm != "GRPO":
                 solo, step = ([a[name][0] - b[name][0] for a, b in zip(runs, arms["GRPO"])] for name in ("solo pass@1", "step handoff pass@1"))
-                lines.append(f"| {arm} | {difference(solo)} | {verdict(solo, 'as good')} | {difference(step)} | {verdict(step, 'better')} |")
+                lines.append(f"| {arm} | {cell(solo, '+')} | {verdict(solo, 'as good')} | {cell(step, '+')} | {verdict(step, 'better')} |")
     lines.append("\nThe paper (4B model, pass@4, macro over four sets): solo GRPO 55.56, tandem 54.85; handoff GRPO 52.40, tandem 54.74; "
                  "retention 94.3 against 99.8.")
     return "\n".join(lines)

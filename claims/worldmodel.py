@@ -14,10 +14,9 @@ WORLDS = {  # arm -> options of train.py
     "strict + R_sup, chain of 2": "--chain 2 --A 3 --B 3 --C 2",
     "strict + R_sup, plain GRPO": "--flat",
 }
-MORE = ("strict + R_sup", "strict + R_sup, chain of 2", "strict + R_sup, plain GRPO")
 COMPARISONS = {  # --compare -> what its table is called, its arms, further options
-    "": ("last 4 observations in view", [arm for arm in WORLDS if arm not in MORE[1:]], ""),
-    "training": ("last 4 observations in view", MORE, ""),
+    "paper": ("last 4 observations in view", ("stateless", "stateless, equal compute", "leaky", "leaky + R_sup", "strict", "strict + R_sup"), ""),
+    "training": ("last 4 observations in view", ("strict + R_sup", "strict + R_sup, chain of 2", "strict + R_sup, plain GRPO"), ""),
     "unbounded": ("whole history in view", ("stateless", "leaky + R_sup", "strict + R_sup"), "--window=0")}
 WORLD_TABLES = {  # title -> {metric of result.json: its column}
     "one step": {"obs.F1 level 2": "obs.F1, level 2", "obs.F1 level 3": "level 3", "T=1": "sampled", "state.F1 s level 2": "state.F1 of s, level 2",
@@ -114,31 +113,30 @@ def curve(out):
     return [(m["obs H=1"], m["state s' H=1"]) for m in lines if "state s' H=1" in m]
 
 
-def reproduce(folder, seeds, jobs, compare=""):
-    """One of COMPARISONS; "" is the paper's, where some arms play as well."""
+def reproduce(folder, seeds, jobs, compare):
+    """One of COMPARISONS; in the paper's own some arms play as well."""
     title, names, options = COMPARISONS[compare]
-    plays = {"stateless", "leaky + R_sup", "strict + R_sup"} if not compare else ()
+    plays = ("stateless", "leaky + R_sup", "strict + R_sup") if compare == "paper" else ()
 
-    def run_cell(cell):
-        arm, seed = cell
+    def run_arm(which):
+        arm, seed = which
         wanted = ["--method=worldmodel", *WORLDS[arm].split(), f"--seed={seed}", *options.split(), *["--plan=16"] * (arm in plays)]
-        return train(wanted, f"{folder}/{slug(compare or 'paper', arm, seed)}")
-    cells = [(arm, seed) for arm in names for seed in seeds]
+        return train(wanted, f"{folder}/{slug(compare, arm, seed)}")
+    wanted = [(arm, seed) for arm in names for seed in seeds]
     with ThreadPoolExecutor(jobs) as pool:
-        done = dict(zip(cells, pool.map(run_cell, cells)))
+        done = dict(zip(wanted, pool.map(run_arm, wanted)))
     columns = {arm: [world_columns(done[arm, seed]) for seed in seeds] for arm in names}
     warm = {f"{f}, warm start": [c["warm"] for c in columns[arm]] for f, arm in
             (("stateless", "stateless"), ("leaky", "leaky + R_sup"), ("strict", "strict + R_sup")) if arm in columns}
     arms = {**warm, **{arm: [c["trained"] for c in runs] for arm, runs in columns.items()}}
-    players = [done["strict + R_sup", seed]["plan"] for seed in seeds]
-    text = f"### {title}, mean{over(seeds)}\n{world_tables(arms)}"
+    found, text = {"seeds": seeds, "results": {title: arms}}, f"### {title}, mean{over(seeds)}\n{world_tables(arms)}"
     if plays:
-        text += "\n\nOther players: " + ", ".join("%s %.3f +- %.3f" % (p, *interval([x[p]["success"] for x in players]))
-                                                 for p in ("random", "expert", "simulator"))
-    with open(f"{folder}/{compare or 'results'}.json", "w", encoding="utf-8") as file:
-        json.dump({"seeds": seeds, "results": {title: arms}, "players": dict(zip(seeds, players))}, file, indent=1)
-    write(f"{folder}/{compare or 'table'}.md", text)
-    if plays:
-        curves = {arm: [curve(f"{folder}/{slug(compare or 'paper', arm, seed)}") for seed in seeds] for arm in names}
+        found["players"] = {seed: done["strict + R_sup", seed]["plan"] for seed in seeds}
+        text += "\n\nOther players: " + ", ".join(f"{player} {cell([x[player]['success'] for x in found['players'].values()])}"
+                                                 for player in ("random", "expert", "simulator"))
+        curves = {arm: [curve(f"{folder}/{slug(compare, arm, seed)}") for seed in seeds] for arm in names}
         world_figure({arm: arms[arm] for arm in names}, curves, f"{folder}/worldmodel.png")
+    with open(f"{folder}/{compare}.json", "w", encoding="utf-8") as file:
+        json.dump(found, file, indent=1)
+    write(f"{folder}/{compare}.md", text)
     print(text)

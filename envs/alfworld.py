@@ -10,8 +10,8 @@
 missing valid_train stands in, else a part of another split, by the hash of the games' names. A game is its file game.tw-pddl, of the current
 format (data 2.1.2 and later: "move X to Y", with a walkthrough) or the original one ("put X in/on Y", without); traj_data.json is not needed, the
 family is in the folder's name. As in the package, games with sliced or movable things or without a solution are left out. --level 1 is two short
-families and 64 games of a split, 2 all six and 48, 3 everything. A turn is one of the commands that can be done now; anything else is answered
-"Nothing happens." and does nothing. The engine is in alfworld_games.py.
+families and 64 games of a split, 2 all six and 192, 3 everything. A training game comes in 64 ways, its things numbered differently. A turn is one of the commands that can be done now; anything else is answered
+"Nothing happens." and does nothing. Which games there are says alfworld_files.py, the engine is in alfworld_games.py.
 """
 import random
 import re
@@ -21,10 +21,10 @@ from envs import SPLITS, Step, one_line
 from envs.alfworld_files import FAMILIES, INSTALL, folder_of, in_turn, read_splits
 from envs.alfworld_games import engine, open_game
 
-LEVELS = {1: (("pick_and_place", "look_at_obj"), 64), 2: (tuple(FAMILIES.values()), 48), 3: (tuple(FAMILIES.values()), 10**6)}  # families, games
+LEVELS = {1: (("pick_and_place", "look_at_obj"), 64), 2: (tuple(FAMILIES.values()), 192), 3: (tuple(FAMILIES.values()), 10**6)}  # families, games
 NOTHING = "Nothing happens."
 HASTY = ("open", "use", "clean", "heat", "cool", "move", "put")  # what a careless player walks past
-RENAMED, ORDERS = 64, 8  # ways to number a training game's things; and to look for one
+RENAMED, ORDERS, LOOKS = 64, 8, 12  # ways to number a training game's things; ways to look for one, and commands that takes at most
 NAME = r"\b[a-z]+ \d+\b"
 CLOSED = ("cabinet", "drawer", "fridge", "microwave", "safe")  # where one looks last
 
@@ -35,8 +35,8 @@ class ALFWorld:
     every_family, prose = False, True
     workers, time_limit = -1, 120  # a game's first command may take 10 s, while it is translated
 
-    def __init__(self, data, turns=0):
-        self.data, self.max_turns = data, turns or 50  # {split: [Task]}
+    def __init__(self, data, turns=0):  # {split: [Task]}
+        self.data, self.max_turns = data, turns or 50
         self.games, self.memo = {}, {}  # running engines; what was played once is known: to all copies, whose episodes share an engine
 
     def tasks(self, split):
@@ -45,11 +45,11 @@ class ALFWorld:
     def reset(self, task, split):
         """Training task n + k * games is game n with its things numbered in another way. ValueError when the game's file is broken."""
         number, task = divmod(task % self.tasks(split), len(self.data[split]))
-        self.task = self.data[split][task]
-        self.said, self.turn, self.won = (), 0, False
+        self.task, self.said, self.turn, self.won = self.data[split][task], (), 0, False
         try:
             self.seen = self.known("first", lambda game: game.first)
-            self.names = renaming(self.known("names", lambda game: [info.name for info in game.infos.values()]), number)
+            names, self.places = self.known("names", lambda game: ([info.name for info in game.infos.values()], game.receptacles))
+            self.names = renaming(names, number)  # the engine's name, which is used in here -> the one that is said and heard
         except Exception as error:  # a parser's, or what comes of half a game
             raise ValueError(f"{self.task.path}: no game in it ({type(error).__name__}: {str(error)[:100]!r})") from None
         return rename(self.seen, self.names)
@@ -84,43 +84,42 @@ class ALFWorld:
         return Step("" if done else rename(self.seen, self.names), float(self.won), done, {**info, "engine_failed": failed})
 
     def actions(self):
-        return [rename(command, self.names) for command in self.now().commands]
+        return sorted(rename(command, self.names) for command in self.now().commands)
 
     def demo(self, rng, skill):
         """Commands that win from here. "oracle": the walkthrough's or the planner's, who know where everything is. "expert" (or "senior") first looks
         around for what he is to take, open places first. "careless": an expert who nine times in ten wanders off where he should open, use a
         device or put down. None where there is nothing left to do."""
         plan, left = list(self.known("plan", lambda game: game.plan(self.said))), self.max_turns - self.turn
-        places = self.known("places", lambda game: game.receptacles)
         if skill != "oracle":
-            plan = [*self.search(places, plan, left - len(plan), rng.randrange(ORDERS)), *plan]
+            plan = self.search(plan, min(LOOKS, left - len(plan)), rng.randrange(ORDERS))
         if skill == "careless":
-            plan = [f"go to {rng.choice(places)}" if command.split()[0] in HASTY and rng.random() < 0.9 else command for command in plan]
+            plan = [f"go to {rng.choice(self.places)}" if command.split()[0] in HASTY and rng.random() < 0.9 else command for command in plan]
         return [rename(command, self.names) for command in plan[:left]] or None
 
-    def search(self, places, plan, most, order):
-        """At most so many commands of one who looks for the thing that `plan` takes first: he goes to places not seen yet, opens them, and passes
-        over those where another thing of the kind would be found. `order` is one of a few ways through the house."""
-        thing, _, place = next((command for command in plan if command.startswith("take ")), "").partition(" from ")
-        if f"go to {place}" not in plan:  # nothing to look for: he holds it, or stands there
-            return ()
-        rng, way = random.Random(f"{self.task.path} {order}"), ()
-        others = [p for p in places if p != place and f"go to {p}" not in self.said and (p.split()[0] in CLOSED) <= (place.split()[0] in CLOSED)]
+    def search(self, plan, most, order):
+        """The plan of one who must look for what it takes first: before it at most so many commands, through places not seen yet, but for those where
+        another thing of the kind is. `order` is one of a few ways through the house."""
+        thing = next((command for command in plan[1:3] if command.startswith("take ")), "").partition(" from ")[0]
+        place = plan[0].removeprefix("go to ") if thing else ""
+        if place not in self.places:  # he holds it, stands there, or must do something else first
+            return plan
+        rng, way, opened, shut = random.Random(f"{self.task.name} {order}"), (), set(), lambda p: p.split()[0] in CLOSED
+        others = [p for p in self.places if p != place and f"go to {p}" not in self.said and shut(p) <= shut(place)]
         rng.shuffle(others)
-        for p in sorted(others, key=lambda p: p.split()[0] in CLOSED)[:rng.randint(0, len(others))]:
+        for p in sorted(others, key=shut)[:rng.randint(0, len(others))]:
             there = (f"go to {p}",)
-            if there[0] not in self.now(way).commands:  # he stands there: two places may be at one spot
+            if there[0] not in self.now(way).commands or plan[0] not in self.now(way + there).commands:  # two places may be at one spot
                 continue
             if f"open {p}" in self.now(way + there).commands:
                 there += (f"open {p}",)
             if len(way) + len(there) <= most and f" {thing.split()[1]} " not in self.now(way + there).text:
-                way += there
-        return way
+                way, opened = way + there, opened | {f"open {p}"}
+        return [*way, *(command for command in plan if command not in opened)]
 
 
 def renaming(names, number):
-    """{"drawer 1": "drawer 3", ...}: things of a kind change their numbers; number 0 leaves them as they are. ALFWorld's own AlfredDemangler does
-    so when told to shuffle: what a thing is called is nothing to learn by heart."""
+    """{"drawer 1": "drawer 3", ...}: things of a kind change their numbers, as when ALFWorld's own AlfredDemangler shuffles; number 0: they do not."""
     kinds, rng = defaultdict(list), random.Random(number)
     for name in sorted(name for name in names if re.fullmatch(NAME, name)):
         kinds[name.split()[0]].append(name)

@@ -1,4 +1,4 @@
-"""How many of ALFWorld's games load, how many the expert wins, and how fast it all is: what `python -m envs.alfworld` runs.
+"""How many of ALFWorld's games load, how many are won by plan and by the expert who looks around, and how fast it all is: what `python -m envs.alfworld` runs.
 
     python -m envs.alfworld --data DIR --check               # every game of every folder in it, by family
     python -m envs.alfworld --data DIR --check --planner     # plans of the planner, where there is a walkthrough too

@@ -9,8 +9,9 @@ import json
 import random
 from pathlib import Path
 
-PLACES = {"CounterTop": False, "DiningTable": False, "Fridge": True, "Microwave": True, "SinkBasin": False, "Desk": False, "Drawer": True}  # closed?
-KINDS = {"Apple": "heatable coolable cleanable", "Mug": "heatable coolable cleanable", "Book": ""}
+PLACES = ("CounterTop", "DiningTable", "Fridge", "Microwave", "SinkBasin", "Desk", "Drawer", "Shelf", "Shelf", "Drawer")
+CLOSED, GOALS = ("Fridge", "Microwave", "Drawer"), ("CounterTop", "DiningTable", "Desk", "Drawer")
+KINDS = {"Apple": "heatable coolable cleanable", "Mug": "heatable coolable cleanable", "Book": "", "Pencil": "", "Cup": "heatable coolable cleanable"}
 DONE = {"pick_clean_then_place_in_recep": ("cleanable", "isClean", "clean"), "pick_heat_then_place_in_recep": ("heatable", "isHot", "hot"),
         "pick_cool_then_place_in_recep": ("coolable", "isCool", "cool"), "pick_and_place_simple": ("pickupable", None, "")}
 FAMILIES = ("pick_and_place_simple", "look_at_obj_in_light", "pick_two_obj_and_place", *list(DONE)[:3])
@@ -44,22 +45,23 @@ def room(number, family, old=False):
     """-> game.tw-pddl as a dict. Game `number` is always the same. old: the original format, other verbs and no walkthrough."""
     rng = random.Random(f"room {number}")
     kind = rng.choice([k for k in KINDS if family not in DONE or DONE[family][0] in KINDS[k] or DONE[family][1] is None])
-    place, at = rng.choice(("CounterTop", "DiningTable", "Desk")), {}
+    place, others = rng.choice(GOALS), [k for k in KINDS if k != kind]
+    at = {("DeskLamp", 0): PLACES.index("Desk")}  # (kind, number) -> which place
     for i in (1, 2):
-        at[f"{kind}_bar__plus_0{i}_dot_{number:02d}"] = rng.choice([p for p in PLACES if p not in (place, "Microwave")])
-    at[f"Book_bar__minus_03_dot_{number:02d}"], at["DeskLamp_bar__plus_00_dot_10"] = "Drawer", "Desk"
-    spot = {p: f"loc_bar_{i}_bar_0" for i, p in enumerate(PLACES)}
-    name = {p: f"{p.removesuffix('Basin')}_bar__plus_00_dot_{i}0{'_bar_SinkBasin' if p == 'SinkBasin' else ''}" for i, p in enumerate(PLACES)}
-    objects = ["agent1 - agent", "loc_bar_9_bar_9 - location", *(f"{k}Type - otype" for k in (*KINDS, "DeskLamp"))]
+        at[kind, i] = rng.choice([j for j, p in enumerate(PLACES) if p not in (place, "Microwave")])
+        at[rng.choice(others), i] = rng.randrange(len(PLACES))
+    spot = [f"loc_bar_{j}_bar_0" for j in range(len(PLACES))]
+    name = [f"{p.removesuffix('Basin')}_bar__plus_00_dot_{j}0{'_bar_SinkBasin' if p == 'SinkBasin' else ''}" for j, p in enumerate(PLACES)]
+    objects = ["agent1 - agent", "loc_bar_9_bar_9 - location", *(f"{k}Type - otype" for k in (*KINDS, "DeskLamp")), *(f"{p}Type - rtype" for p in dict.fromkeys(PLACES))]
     begin = ["(atLocation agent1 loc_bar_9_bar_9)"]
-    for p, closed in PLACES.items():
-        objects += [f"{p}Type - rtype", f"{name[p]} - receptacle", f"{spot[p]} - location"]
-        begin += [f"(receptacleType {name[p]} {p}Type)", f"(receptacleAtLocation {name[p]} {spot[p]})", *[f"(openable {name[p]})"] * closed]
-        begin += [f"(canContain {p}Type {k}Type)" for k in KINDS]
-    for thing, p in at.items():
-        what = thing.partition("_")[0]
+    for j, p in enumerate(PLACES):
+        objects += [f"{name[j]} - receptacle", f"{spot[j]} - location"]
+        begin += [f"(receptacleType {name[j]} {p}Type)", f"(receptacleAtLocation {name[j]} {spot[j]})", *[f"(openable {name[j]})"] * (p in CLOSED)]
+    begin += [f"(canContain {p}Type {k}Type)" for p in dict.fromkeys(PLACES) for k in KINDS]
+    for (what, i), j in at.items():
+        thing = f"{what}_bar__plus_0{i}_dot_{number:02d}"
         objects.append(f"{thing} - object")
-        begin += [f"(objectType {thing} {what}Type)", f"(inReceptacle {thing} {name[p]})", f"(objectAtLocation {thing} {spot[p]})"]
+        begin += [f"(objectType {thing} {what}Type)", f"(inReceptacle {thing} {name[j]})", f"(objectAtLocation {thing} {spot[j]})"]
         begin += [f"({able} {thing})" for able in (["toggleable"] if what == "DeskLamp" else ["pickupable", *KINDS[what].split()])]
     target, words = goal(family, kind, place)
     lines = "\n        "

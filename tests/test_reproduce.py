@@ -191,11 +191,34 @@ def test_atods_table_by_hand():
     assert "| OPD | 0.710 +- 0.025 | 0.760 +- 0.025 | 8.000 +- 0.000 | 0.500 +- 0.000 |" in text and "| teacher | 0.70 | - |" in text
 
 
+@pytest.mark.parametrize("seeds", [[3], [3, 4]])
+@pytest.mark.parametrize("compare", claims.worldmodel.COMPARISONS)
+def test_a_comparison_runs_its_arms_and_writes_its_table(compare, seeds, tmp_path, monkeypatch):
+    ran = []
+
+    def trained(options, out):
+        ran.append(out)
+        own = train.read_options([*options, f"--out={out}"])["formulation"]
+        players = {p: {"success": 0.5} for p in ("random", "expert", "simulator", own)}
+        return {"columns": {f"{own}, {when}{sampled}": {k: [x, 0.1] for k, x in everything(0.5).items()} for when in ("warm", "trained") for sampled in ("", ", T=1")},
+                "update_seconds": 1.0, "plan": players if "--plan=16" in options else {}}
+    monkeypatch.setattr(claims.worldmodel, "train", trained)
+    monkeypatch.setattr(claims.worldmodel, "world_figure", lambda *_: None)
+    monkeypatch.setattr(claims.worldmodel, "curve", lambda _: [])
+    claims.worldmodel.reproduce(str(tmp_path), seeds, 2, compare)
+    title, names, _ = claims.worldmodel.COMPARISONS[compare]
+    found, text = json.loads((tmp_path / f"{compare}.json").read_text()), (tmp_path / f"{compare}.md").read_text()
+    assert len(set(ran)) == len(ran) == len(names) * len(seeds) and set(names) <= set(found["results"][title])
+    assert ("Other players: random 0.500" in text) == ("players" in found) == (compare == "paper") and "nan" not in text
+    assert text.startswith(f"### {title}, mean" + (", seed 3" if len(seeds) == 1 else " +- 95% t-interval over 2 seeds"))
+
+
 def test_curves_are_read_from_a_run(tmp_path, monkeypatch):
     lines = [{"step": 1, "success": 0.1}, {"step": 2, "success": 0.3, "valid success": 0.25}]
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert list(claims.curves.read(str(tmp_path / "run"))) == [[(1, 0.1), (2, 0.3)], [(2, 0.25)]]
+    (tmp_path / "run" / "result.json").write_text(json.dumps({"columns": {k: {"success": [x, 0.1]} for k, x in (("teacher", 0.7), ("before", 0.2), ("after", 0.4))}}))
+    assert claims.curves.read(str(tmp_path / "run")) == ([(1, 0.1), (2, 0.3)], [(2, 0.25)], [(0, 0.2), (2, 0.4)], 0.7)
     pytest.importorskip("matplotlib", reason="pip install -e '.[plot]'")
     monkeypatch.setattr("sys.argv", ["curves", str(tmp_path / "curves.png"), str(tmp_path / "run")])
     claims.curves.main()
