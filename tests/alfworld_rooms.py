@@ -9,9 +9,9 @@ import json
 import random
 from pathlib import Path
 
-PLACES = ("CounterTop", "DiningTable", "Fridge", "Microwave", "SinkBasin", "Desk", "Drawer", "Shelf", "Shelf", "Drawer")
-CLOSED, GOALS = ("Fridge", "Microwave", "Drawer"), ("CounterTop", "DiningTable", "Desk", "Drawer")
-KINDS = {"Apple": "heatable coolable cleanable", "Mug": "heatable coolable cleanable", "Book": "", "Pencil": "", "Cup": "heatable coolable cleanable"}
+PLACES = ("CounterTop", "DiningTable", "Fridge", "Microwave", "SinkBasin", "Desk", "Drawer", "Drawer")
+CLOSED, GOALS = ("Fridge", "Microwave", "Drawer"), ("CounterTop", "DiningTable", "Desk")
+KINDS = {"Apple": "heatable coolable cleanable", "Mug": "heatable coolable cleanable", "Book": "", "Cup": "heatable coolable cleanable"}
 DONE = {"pick_clean_then_place_in_recep": ("cleanable", "isClean", "clean"), "pick_heat_then_place_in_recep": ("heatable", "isHot", "hot"),
         "pick_cool_then_place_in_recep": ("coolable", "isCool", "cool"), "pick_and_place_simple": ("pickupable", None, "")}
 FAMILIES = ("pick_and_place_simple", "look_at_obj_in_light", "pick_two_obj_and_place", *list(DONE)[:3])
