@@ -32,7 +32,7 @@ from sampler import Sampler
 class Config:
     senior: str = ""  # the trained model's start: a checkpoint; empty: its warm start is made and cached
     junior: str = ""  # the frozen junior: a checkpoint, or auto to make one (tandem does); grpo is then graded by it too
-    junior_skill: str = "junior"  # what a junior made here has seen: junior (the plain notation) or graded (a little of the private one)
+    junior_skill: str = "junior"  # what a junior made here has seen: junior (the plain notation; in a world of one what the senior has seen) or graded (a little of the private one)
     tokenizer: str = "trained"  # trained (on the environment's text) or a public one by tiktoken's name: gpt2, ...
     level: int = 0  # of house, 1 to 4; 0: what it proposes (worldmodel: see --levels)
     turns: int = 0  # of house, how many a game may take; 0: what the level proposes
@@ -75,6 +75,8 @@ def open_env(v):
         raise run.Stop(f"{v['env']} knows no --level, --text or --turns") from None
     except ValueError as error:
         raise run.Stop(str(error)) from None
+    if v["junior_skill"] == Config.junior_skill and "junior" not in env.first.targets:
+        v["junior_skill"] = "senior"  # a world of one notation: a junior made here is the smaller model
     for skill in [v["skill"]] + ([v["junior_skill"]] if v["junior"] == "auto" else []):
         if skill not in env.first.targets:
             raise run.Stop(f"{v['env']} has no demonstrations of skill {skill!r}; one of: {' '.join(env.first.targets)}")

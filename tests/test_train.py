@@ -139,6 +139,12 @@ def test_a_game_of_several_turns_runs_too(command):
     assert max(m["turns"] for m in metrics()) > 1
 
 
+def test_tandem_in_a_world_of_one_notation_has_a_junior_that_is_only_smaller(command, cache):
+    code, out, err = command("--method", "tandem", "--env", "guess", "--steps", "1", "--cache", "one")
+    assert (code, errors(err)) == (0, []) and "step handoff pass@1" in out
+    assert json.loads(Path("o/config.json").read_text())["junior_skill"] == "senior"
+
+
 def test_gsm8k_runs_on_a_jsonl(command):
     Path("p.jsonl").write_text("\n".join(json.dumps({"question": f"{a}+1?", "answer": f"<<{a}+1={a + 1}>>\n#### {a + 1}"}) for a in range(60)))
     assert command("--method", "tandem", "--env", "gsm8k", "--data", "p.jsonl", "--steps", "1", "--max-new", "8", "--context", "128")[0] == 0
@@ -200,7 +206,7 @@ REFUSED = {
     "unknown option": (["--stpes", "3"], "--stpes"), "abbreviated option": (["--step", "3"], "--step"), "not a number": (["--steps", "few"], "--steps"),
     "unknown method": (["--method", "ppo"], "tandem"), "unknown env": (["--env", "chess"], "arithmetic"), "unknown schedule": (["--schedule", "weekly"], "alternate"),
     "unknown skill": (["--skill", "expert"], "senior"), "unknown notation of the junior": (["--junior-skill", "x", "--junior", "auto"], "graded"),
-    "env without junior": (["--env", "guess", "--method", "tandem"], "'junior'"), "unknown tokenizer": (["--tokenizer", "gpt5"], "gpt2"),
+    "env without that junior": (["--env", "guess", "--method", "tandem", "--junior-skill", "graded"], "'graded'"), "unknown tokenizer": (["--tokenizer", "gpt5"], "gpt2"),
     "unknown device": (["--device", "tpu"], "cpu"), "unknown compile": (["--compile", "maybe", "--cache", "fresh"], "auto"), "huge seed": (["--seed", "9" * 30], "--seed"), "unknown reference": (["--kl-to", "x"], "warm"),
     **{f"worldmodel: {name}": (["--method", "worldmodel", *args.split()], word) for name, args, word in [
         ("one state", "--A 1", "--A"), ("one next state", "--B 1", "--B"), ("one observation", "--C 1", "--C"), ("no states", "--flat --A 0", "--A"), ("unknown formulation", "--formulation loose", "stateless"),
