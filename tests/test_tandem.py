@@ -1,8 +1,10 @@
 """Two authors, one chain: its exact distribution by enumeration, the loss mask, and the metrics by hand."""
 import itertools
+import json
 import math
 import shutil
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +14,7 @@ import envs
 import grpo
 import tandem
 import tokenizer
+from conftest import errors
 from model import GPT, GPTConfig
 from sampler import Sampler, uniform
 from tandem import TandemSampler, next_author
@@ -338,3 +341,9 @@ def test_alternation_hands_over_at_a_turns_start_and_not_twice_where_a_newline_h
     team.sample(2, ())
     assert team.wrote[torch.arange(40), length + 2].ne(wrote).all()  # by the newline or by the turn, never by both
     assert 0 < last.eq(6).sum() < 40
+
+
+def test_in_a_world_of_one_notation_the_junior_is_only_smaller(command):
+    code, out, err = command("--method", "tandem", "--env", "guess", "--steps", "1")
+    assert (code, errors(err)) == (0, []) and "step handoff pass@1" in out
+    assert json.loads(Path("o/config.json").read_text())["junior_skill"] == "senior"

@@ -139,12 +139,6 @@ def test_a_game_of_several_turns_runs_too(command):
     assert max(m["turns"] for m in metrics()) > 1
 
 
-def test_tandem_in_a_world_of_one_notation_has_a_junior_that_is_only_smaller(command, cache):
-    code, out, err = command("--method", "tandem", "--env", "guess", "--steps", "1", "--cache", "one")
-    assert (code, errors(err)) == (0, []) and "step handoff pass@1" in out
-    assert json.loads(Path("o/config.json").read_text())["junior_skill"] == "senior"
-
-
 def test_gsm8k_runs_on_a_jsonl(command):
     Path("p.jsonl").write_text("\n".join(json.dumps({"question": f"{a}+1?", "answer": f"<<{a}+1={a + 1}>>\n#### {a + 1}"}) for a in range(60)))
     assert command("--method", "tandem", "--env", "gsm8k", "--data", "p.jsonl", "--steps", "1", "--max-new", "8", "--context", "128")[0] == 0
