@@ -2,7 +2,7 @@
 
     python reproduce.py tandem --tune        # the learning rates and KL weights, on valid problems of another seed
     python reproduce.py tandem --seeds 3     # restarts where it stopped; writes out/reproduce/tandem/{results.json,table.md,tandem.png}
-    python reproduce.py worldmodel --seeds 3 # as well; --compare training and --compare unbounded are tables of their own
+    python reproduce.py worldmodel --seeds 3 # as well; its tables are paper.{json,md}, those of --compare training and unbounded have theirs
     python reproduce.py worldmodel --env textworld     # on a real text world: textworld or scienceworld
     python reproduce.py atod --seeds 3       # as well
 

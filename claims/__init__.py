@@ -20,6 +20,12 @@ def finished(out):
             return json.load(file)
 
 
+def updates(out):
+    """The lines of a run's metrics.jsonl, one an update."""
+    with open(os.path.join(out, "metrics.jsonl"), encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
 def train(options, out):
     """Run one train.py command, or go on with it, unless it is done. -> its result"""
     if finished(out) is None:

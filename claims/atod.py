@@ -2,7 +2,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-from claims import cell, interval, over, pyplot, slug, train, verdict, write
+from claims import cell, interval, over, pyplot, slug, train, updates, verdict, write
 
 ARMS = {  # name -> options of train.py; all start from the seed's student and see as many episodes
     "ATOD": "--method atod",
@@ -84,10 +84,7 @@ def reproduce(folder, seeds, jobs):
     cells = [(arm, seed) for arm in ARMS for seed in seeds]  # the first arm makes the warm starts, of several seeds at once
     with ThreadPoolExecutor(jobs) as pool:
         done = dict(zip(cells, pool.map(lambda c: train([*ARMS[c[0]].split(), f"--seed={c[1]}"], f"{folder}/{slug(*c)}"), cells)))
-    curves = {}
-    for arm, seed in cells:
-        with open(f"{folder}/{slug(arm, seed)}/metrics.jsonl", encoding="utf-8") as file:
-            curves.setdefault(arm, []).append([json.loads(line) for line in file])
+    curves = {arm: [updates(f"{folder}/{slug(arm, seed)}") for seed in seeds] for arm in ARMS}
     results = {name: [player(done["ATOD", seed], column) for seed in seeds] for name, column in (("teacher", "teacher"), ("student", "before"))}
     results.update({arm: [metrics_of(done[arm, seed], curve) for seed, curve in zip(seeds, curves[arm])] for arm in ARMS})
     text, turns = table(results, seeds), done["ATOD", seeds[0]]["strips"]["before"]["turns"]

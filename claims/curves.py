@@ -3,19 +3,15 @@
     python -m claims.curves docs/agents.png docs/webshop docs/alfworld docs/searchqa
 """
 import argparse
-import json
 import os
 import sys
 
-from claims import pyplot
+from claims import finished, pyplot, updates
 
 
 def read(run):
     """-> [(update, success)] of the updates, the same of the looks at valid tasks, of the test before and after, and the teacher's success there"""
-    with open(os.path.join(run, "metrics.jsonl"), encoding="utf-8") as file:
-        lines = [json.loads(line) for line in file]
-    with open(os.path.join(run, "result.json"), encoding="utf-8") as file:
-        tested = {name: column["success"][0] for name, column in json.load(file)["columns"].items()}
+    lines, tested = updates(run), {name: column["success"][0] for name, column in finished(run)["columns"].items()}
     return (*([(line["step"], line[name]) for line in lines if name in line] for name in ("success", "valid success")),
             [(0, tested["before"]), (lines[-1]["step"], tested["after"])], tested["teacher"])
 

@@ -2,7 +2,7 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 
-from claims import cell, interval, judged, over, pyplot, slug, train, write
+from claims import cell, interval, judged, over, pyplot, slug, train, updates, write
 
 WORLDS = {  # arm -> options of train.py
     "stateless": "--formulation stateless",
@@ -108,9 +108,7 @@ def world_figure(arms, curves, path):
 
 def curve(out):
     """[(obs.F1, state.F1 of s')] on valid trajectories, as training goes on."""
-    with open(f"{out}/metrics.jsonl", encoding="utf-8") as file:
-        lines = [json.loads(line) for line in file]
-    return [(m["obs H=1"], m["state s' H=1"]) for m in lines if "state s' H=1" in m]
+    return [(m["obs H=1"], m["state s' H=1"]) for m in updates(out) if "state s' H=1" in m]
 
 
 def reproduce(folder, seeds, jobs, compare):
