@@ -51,7 +51,7 @@ def table(env, arms):
 def reproduce(folder, seeds, jobs, env):
     folder = f"{folder}-{env}"
     os.makedirs(folder, exist_ok=True)
-    wanted = [(arm, seed) for seed in seeds for arm in ARMS]
+    wanted = [(arm, seed) for arm in ARMS for seed in seeds]  # warm starts, one a seed, side by side
 
     def run_arm(which):
         arm, seed = which
