@@ -5,7 +5,8 @@
     python train.py --method grpo --env textworld --level 1
 
 `game` is "cooking" (read the recipe, fetch and prepare its ingredients, eat: TextWorld's tw-cooking) or "quest" (its general maker). A split
-has a finite number of games, made when first asked for and kept in $TEXTWORLD_GAMES (else out/games) by a hash of their options. A turn is
+has a finite number of games, made when first asked for and kept in $TEXTWORLD_GAMES (else out/games) by a hash of their options; a training
+game of cooking comes with its foods renamed in RENAMED ways, so that recipes are not learned by heart. A turn is
 one of the commands that TextWorld can form of its verbs and the game's names, whether or not it does anything here; nothing else reaches the
 engine, so that no text restarts or traces it, says two things in a turn, or has it guess what was meant.
 Observations are TextWorld's prose without what states nothing: textworld_text.py has the rules, textworld_games.py the engine.
@@ -13,11 +14,11 @@ Observations are TextWorld's prose without what states nothing: textworld_text.p
 from collections import namedtuple
 
 from envs import Step, one_line
-from envs.textworld_games import GAMES, LEVELS, Player, game_file
+from envs.textworld_games import GAMES, LEVELS, Player, game_file, rename, renaming, solution
 from envs.textworld_text import FACTS_NEEDED, MAX_WORDS, PREDICATES, facts_of, parse, room_of, shorten, tidy  # noqa: F401
 
 FIRST_SEED = {"train": 0, "valid": 10**6, "test": 2 * 10**6}
-NOTHING = "That means nothing here."
+RENAMED, NOTHING = 64, "That means nothing here."
 Outcome = namedtuple("Outcome", "text score most won lost objective commands")
 
 
@@ -46,16 +47,19 @@ class TextWorld:
         return other
 
     def tasks(self, split):
-        return self.games if split == "train" else max(1, self.games // 5)
+        return self.games * (RENAMED if self.game == "cooking" else 1) if split == "train" else max(1, self.games // 5)
 
     def record_tasks(self, split):
         return [i * 3 // 2 for i in range(40)] if split == "train" else list(range(12))
 
     def reset(self, task, split):
+        """Training task n + k * games is game n with foods of other names."""
+        number, task = divmod(task, self.games) if split == "train" else (0, task)
+        self.names = renaming(number)  # the engine's name, which is used in here -> the one that is said and heard
         self.path = game_file({"game": self.game, "level": self.level, "seed": FIRST_SEED[split] + task})
         self.said, self.turn, self.now = (), 0, self.after(())
         self.seen, self.possible = self.now.text, self.now.commands
-        return f"{self.now.objective} {self.seen}"
+        return rename(f"{self.now.objective} {self.seen}", self.names)
 
     def after(self, said):
         """-> the Outcome of these commands."""
@@ -72,7 +76,7 @@ class TextWorld:
 
     def step(self, text):
         self.turn += 1
-        command, before, failed = one_line(text), self.now, False
+        command, before, failed = rename(one_line(text), self.names, back=True), self.now, False
         self.seen = NOTHING
         if command in self.possible:
             try:
@@ -85,22 +89,22 @@ class TextWorld:
         over = now.won or now.lost or failed
         done = over or self.turn >= self.max_turns
         info = {"success": now.won, "score": now.score / now.most, "truncated": done and not over, "family": self.game, "engine_failed": failed}
-        return Step("" if done else self.seen, (now.score - before.score) / now.most, done, info)
+        return Step("" if done else self.observation(), (now.score - before.score) / now.most, done, info)
 
     def observation(self):
-        return self.seen
+        return rename(self.seen, self.names)
 
     def commands(self):
-        return sorted(self.possible)
+        return sorted(rename(command, self.names) for command in self.possible)
 
     def actions(self):
-        return list(self.player.play(self.path, self.said).admissible_commands)
+        return [rename(command, self.names) for command in self.player.play(self.path, self.said).admissible_commands]
 
     def facts(self):
-        return facts_of(self.player.play(self.path, self.said).facts)
+        return frozenset(tuple(rename(x, self.names) for x in fact) for fact in facts_of(self.player.play(self.path, self.said).facts))
 
     def visible(self):
-        return parse(self.seen)
+        return parse(self.observation())
 
     def needed(self):
         """The least one must know to say what was seen."""
@@ -111,25 +115,10 @@ class TextWorld:
         first can; "careless" an expert that one time in five does anything else. None where the game cannot be won any more."""
         left = self.max_turns - self.turn
         key = ("demo", skill, left, self.path, *self.said)
-        if skill != "careless" and key in self.memo:
-            return self.memo[key] and list(self.memo[key])
-        said = self.said
-        while len(said) - len(self.said) < left:
-            state = self.guide.play(self.path, said)
-            plan, found = state.policy_commands, state.admissible_commands
-            if state.won or state.lost or not plan:
-                break
-            if skill == "expert":
-                said += tuple(plan)
-            elif skill == "careless":
-                said += (rng.choice(found) if rng.random() < 0.2 else plan[0],)
-            else:
-                reads = "examine cookbook" in found and "examine cookbook" not in said
-                said += ("examine cookbook",) if reads else tuple(plan) if "examine cookbook" in said else (plan[0],)
-        answers = list(said[len(self.said):][:left]) or None
+        answers = self.memo[key] if key in self.memo else solution(self.guide, self.path, self.said, left, skill, rng)
         if skill != "careless":
             self.memo[key] = answers
-        return answers and list(answers)
+        return answers and [rename(command, self.names) for command in answers]
 
 
 def make(data="", level=1, turns=0, game="cooking", games=240):

@@ -7,6 +7,8 @@ import functools
 import hashlib
 import json
 import os
+import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -35,6 +37,24 @@ class Player:
         return self.state
 
 
+def solution(guide, path, said, most, skill, rng):
+    """Commands that win from where `said` leads, `most` at most; None where there are none. guide: a Player that is asked for policy commands."""
+    begun = len(said)
+    while len(said) - begun < most:
+        state = guide.play(path, said)
+        plan, found = state.policy_commands, state.admissible_commands
+        if state.won or state.lost or not plan:
+            break
+        if skill == "expert":
+            said += tuple(plan)
+        elif skill == "careless":
+            said += (rng.choice(found) if rng.random() < 0.2 else plan[0],)
+        else:
+            reads = "examine cookbook" in found and "examine cookbook" not in said
+            said += ("examine cookbook",) if reads else tuple(plan) if "examine cookbook" in said else (plan[0],)
+    return list(said[begun:][:most]) or None
+
+
 def game_file(options):
     """-> the path of the game with these options, made now unless it was made before. OSError when it cannot be made."""
     name = hashlib.sha256(json.dumps({**options, "rooms": LEVELS[options["level"]][:2]}, sort_keys=True).encode()).hexdigest()[:16]
@@ -50,6 +70,22 @@ def game_file(options):
         if answer != "made":
             raise OSError(f"TextWorld made no game {path} ({answer or 'its generator died'})")
     return path
+
+
+@functools.cache
+def renaming(number):
+    """{"red potato": "carrot", ...}: the foods of tw-cooking change their names, those that one says "some" of among themselves; number 0: none does."""
+    from textworld.challenges.tw_cooking.cooking import FOODS
+    found, rng = {}, random.Random(number)
+    for article in ("some", "a"):
+        own = sorted(food for food in FOODS if FOODS[food].get("indefinite", "a") == article)
+        found.update(zip(own, rng.sample(own, len(own))))
+    return found if number else {}
+
+
+def rename(text, names, back=False):
+    names = {new: old for old, new in names.items()} if back else names
+    return re.sub(rf"\b(?:{'|'.join(names)})\b", lambda found: names[found[0]], text) if names else text
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from conftest import REPO  # noqa: E402
 from env_contract import NASTY, play  # noqa: E402
 from env_contract import check_batch_agrees_with_single, check_garbage_earns_nothing, check_shape, check_splits_are_disjoint  # noqa: E402
 from envs import one_line, textworld as adapter  # noqa: E402
+from envs.textworld_games import rename, renaming  # noqa: E402
 from envs.textworld_text import MAX_WORDS, PREDICATES, parse, readable, shorten, tidy  # noqa: E402
 
 KITCHEN = """
@@ -173,6 +174,26 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="made no game") as error:
         envs.make("textworld").reset(0, "train")
     assert "\n" not in str(error.value)
+
+
+def test_training_games_come_with_their_foods_renamed(env):
+    assert env.tasks("train") == 4 * adapter.RENAMED and env.tasks("test") == 1
+    plain, seen = env.reset(0, "train"), []
+    told, plan = [plain], env.demo(random.Random(0), "senior")
+    told += [env.step(command).observation for command in plan[:-1]]
+    for task in (4, 8, 12):  # the same game
+        names = renaming(task // 4)
+        assert sorted(names) == sorted(names.values()) and len(names) == 38 and {names[food] for food in names} == set(names)
+        text = env.reset(task, "train")
+        assert text == rename(plain, names) and rename(text, names, back=True) == plain
+        assert env.visible() & env.facts() and {fact[:2] for fact in env.visible() if fact[0] == "needs_cooking"} <= env.facts()
+        renamed = env.demo(random.Random(0), "senior")
+        assert renamed == [rename(command, names) for command in plan] and set(renamed) <= set(env.commands()) and renamed[0] in env.actions()
+        steps = [env.step(command) for command in renamed]
+        assert [step.observation for step in steps[:-1]] == [rename(heard, names) for heard in told[1:]] and steps[-1].info["success"]
+        seen.append(" ".join(renamed))
+    assert len({" ".join(plan), *seen}) == 4
+    assert rename("take red potato", renaming(1)) != "take red potato" == rename("take red potato", renaming(0))
 
 
 def test_a_quest_is_a_game_too(games):
