@@ -305,7 +305,7 @@ def final_table(r):
     for when, weights in (("warm", r.warm), ("trained", trained)):
         r.model.load_state_dict(weights)
         for other in [f for f in worldmodel.FORMULATIONS if f != own and when == "warm"]:
-            columns[f"{other}, warm"] = imagine.measure(at(r.w, other), examples, 5)
+            columns[f"{other}, warm"] = imagine.measure(at(r.w, other), examples, 1)
         for name, temperature in ((f"{own}, {when}", 0.0), (f"{own}, {when}, T=1", 1.0)):
             w = at(r.w, own, temperature)
             columns[name] = imagine.measure(w, examples, 1 if temperature else longest)

@@ -50,7 +50,7 @@ def test_the_margin_of_as_good_can_be_chosen():
 def a_result(own="strict", shift=0.0, plan=()):
     """A result.json as world.final_table writes it, with few metrics."""
     far = lambda x: {"obs H=1": [x, 0.01], "obs 10-25": [x / 2, 0.02], "history leak": [0.0, None]}
-    columns = {f"{f}, warm": {"obs H=1": [0.1, 0.0]} for f in worldmodel.FORMULATIONS if f != own}  # five steps: no "obs 10-25"
+    columns = {f"{f}, warm": {"obs H=1": [0.1, 0.0]} for f in worldmodel.FORMULATIONS if f != own}  # one step: no "obs 10-25"
     columns.update({f"{own}, warm": far(0.4), f"{own}, warm, T=1": {"obs H=1": [0.3, 0.0]},
                     f"{own}, trained": far(0.6 + shift), f"{own}, trained, T=1": {"obs H=1": [0.5 + shift, 0.0]}})
     return {"n": 2, "seconds": 100.0, "update_seconds": 60.0, "columns": columns, "plan": {p: {"success": x, "error": 0.1, "turns": 9.0} for p, x in plan}}
