@@ -9,6 +9,7 @@ import imagine
 import claims
 import claims.atod
 import claims.curves
+import claims.realworlds
 import claims.tandem
 import claims.worldmodel
 import reproduce
@@ -140,6 +141,21 @@ def test_every_number_that_the_tables_ask_for_is_measured():
             missing = {m for m, cell in zip(columns, cells) if cell == "-"}
             expected = {m for m in columns if "state." in m or "s'" in m or m in of_states} if "stateless" in arm else set()
             assert missing == expected | ({"plan", "seconds"} & set(columns) if "warm start" in arm else set()), (title, arm)
+
+
+@pytest.mark.parametrize("env", claims.realworlds.PAPER)
+def test_the_tables_of_a_real_world_by_hand(env):
+    metrics = {m for column in claims.realworlds.columns(env).values() for m in column} | {m for _, m, _ in claims.realworlds.CLAIMS}
+    of_states = {m for m in metrics if "state" in m or "another" in m} | {"action alone", "well-formed"}
+    runs = {"stateless": 0.5, "leaky + R_sup": 0.3, "strict + R_sup": 0.6}
+    arms = {arm: [{m: x + seed for m in metrics - (of_states if arm == "stateless" else set())} for seed in (0.0, 0.01)] for arm, x in runs.items()}
+    table, verdicts = ([[cell.strip() for cell in line.strip("|").split("|")] for line in part.strip().split("\n")]
+                       for part in claims.realworlds.table(env, arms).split("\n\n"))
+    assert len({len(row) for row in table}) == 1 and [row[0] for row in table[2::2]] == list(runs) and {row[0] for row in table[3::2]} == {"*the paper, 4B*"}
+    assert table[2][1].startswith("0.505 +- 0.064 / ") and table[2][2] == table[2][7] == "-" and table[6][7] == "0.605 +- 0.064"
+    assert [(row[0], row[2], row[3]) for row in verdicts[2:]] == [
+        (other, *{"leaky + R_sup": ("+0.300 +- 0.000",), "stateless": ("+0.100 +- 0.000",)}[other], "unclear" if kind == "as good" else "yes")
+        for other, _, kind in claims.realworlds.CLAIMS]
 
 
 @pytest.mark.parametrize("more", ["", "--window=0", "--plan=16"])
