@@ -156,8 +156,8 @@ def evaluate(solo, team, env, tok, cfg, tandem_cfg, split, n, k, seed):
     standard error or None)}"""
     alone, batches, episodes = grpo.evaluate(solo, env, tok, cfg, split, n, k, seed)
     out = {f"solo pass@{j}": (alone[f"pass@{j}"], alone[f"pass@{j}_se"]) for j in sorted({1, k})}
-    for name in ("private", "malformed", "truncated"):
-        if name in alone:
+    for name in ("private", "malformed", "truncated", "turns"):
+        if name in alone and (name != "turns" or env.first.max_turns > 1):
             out[name] = (alone[name], None)
     if team is None:
         return out
