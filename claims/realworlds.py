@@ -16,7 +16,8 @@ PAPER = {  # arXiv 2606.27681, 4B model: arm -> obs.F1 and state.F1 for M >= the
 FACTS_NEEDED = {"textworld": textworld_text.FACTS_NEEDED, "scienceworld": scienceworld_text.FACTS_NEEDED}
 CLAIMS = (("leaky + R_sup", "obs H=1", "as good"), ("stateless", "obs H=1", "as good"), ("leaky + R_sup", "state s' H=1", "better"),
           ("leaky + R_sup", "obs H=5", "better"), ("leaky + R_sup", "obs H=9", "better"), ("stateless", "obs H=5", "better"),
-          ("stateless", "obs H=9", "better"), ("stateless", "obs, known rooms", "better"), ("leaky + R_sup", "state s' H=9", "better"), ("leaky + R_sup", "own - another's", "better"))
+          ("stateless", "obs H=9", "better"), ("stateless", "obs, known rooms", "better"),
+          ("leaky + R_sup", "state s' H=9", "better"), ("leaky + R_sup", "own - another's", "better"))
 
 
 def columns(env):

@@ -18,7 +18,8 @@ from envs.textworld_games import GAMES, LEVELS, Player, game_file, rename, renam
 from envs.textworld_text import FACTS_NEEDED, MAX_WORDS, PREDICATES, facts_of, parse, room_of, shorten, tidy  # noqa: F401
 
 FIRST_SEED = {"train": 0, "valid": 10**6, "test": 2 * 10**6}
-RENAMED, NOTHING = 64, "That means nothing here."
+RENAMED = 64  # ways to name the foods of a training game
+NOTHING = "That means nothing here."
 Outcome = namedtuple("Outcome", "text score most won lost objective commands")
 
 
@@ -101,7 +102,7 @@ class TextWorld:
         return [rename(command, self.names) for command in self.player.play(self.path, self.said).admissible_commands]
 
     def facts(self):
-        return frozenset(tuple(rename(x, self.names) for x in fact) for fact in facts_of(self.player.play(self.path, self.said).facts))
+        return frozenset(tuple(self.names.get(x, x) for x in fact) for fact in facts_of(self.player.play(self.path, self.said).facts))
 
     def visible(self):
         return parse(self.observation())
