@@ -1,13 +1,15 @@
-"""Environments: one protocol for one-turn problems and long games.
+"""Environments: one protocol for questions of one turn and for long games.
 
-An environment is a file in this folder with a function `make(**options) -> Env`. A question with a verifiable answer is a
-game of one turn, so one rollout and one loss serve both. `envs/guess.py` is a whole one in 30 lines: copy it.
+An environment is a file or a folder in here with a function `make(**options) -> Env`. A question
+with a verifiable answer is a game of one turn, so one rollout and one loss serve both.
+`envs/guess.py` is a whole environment in 30 lines: copy it to begin your own.
 
-Model output is data: it is parsed and never evaluated; garbage earns 0 and never raises.
+The text of a model is data: it is parsed and never evaluated. Garbage earns 0 and never raises.
 """
 import copy
 import hashlib
 import importlib
+import inspect
 import pkgutil
 import random
 import re
@@ -16,64 +18,152 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 SPLITS = ("train", "valid", "test")
+NOT_WORLDS = ("lib", "record")  # what is in this folder beside the environments
 
 
 @dataclass
 class Step:
     """What one turn earned."""
-    observation: str  # what the environment says next; "" once done
-    reward: float  # the increment; an episode's return is the sum, in [0, 1]
+    observation: str  # what the environment says next; "" at the end of the episode
+    reward: float  # the increment; the return of an episode is the sum, in [0, 1]
     done: bool
-    info: dict = field(default_factory=dict)  # success, score, truncated, family, engine_failed; numbers beyond these are averaged
+    # success, score, truncated, family, engine_failed; numbers beyond these are averaged
+    info: dict = field(default_factory=dict)
 
 
 class Env(Protocol):
-    max_turns: int  # 1 for a question with a verifiable answer
-    max_new: int  # tokens a turn may take, by default
-    context: int  # tokens an episode may take, by default
-    problems: int  # how many problems a final table takes, by default
-    mark: str  # what a word begins with, for the tandem sampler: " "; or "\n", which ends a word, where a word is a line
-    max_gap: int  # and the longest run of tokens without a redraw of the author
-    targets: dict  # skill -> solo accuracy at which a warm start on demo(skill) ends
-    warm_steps: int  # or the number of steps after which it gives up
-    every_family: bool  # the target is for the family of tasks or answers that does worst, and not for all together
-    # prose: bool  # its texts are prose: words often used are tokens, and a warm start learns what it says too; absent: False
-    # A slow engine may have two more; it starts at the first reset, not in make:
-    # workers: int  # play in so many processes; below 0: one for each core, 8 at most; absent or 0: in a loop, here
-    # time_limit: float  # seconds an answer may take there, 60 when absent
+    """What the rest of the code asks of an environment. Subclass it to inherit the defaults."""
 
-    def tasks(self, split) -> int | None: ...  # how many tasks a finite split holds; None: as many as there are integers
-    def reset(self, task, split) -> str: ...  # the question, or the room and the goal. Same task, same text
-    def step(self, text) -> Step: ...  # never raises on any text
-    def demo(self, rng, skill) -> list[str] | None: ...  # what a player of that skill would answer from here, a text a turn
+    # ---- every environment has these ----
+
+    max_turns: int  # turns of an episode; 1 for a question with a verifiable answer
+    max_new: int  # tokens that a turn may take, unless --max-new says otherwise
+
+    def tasks(self, split) -> int | None:
+        """How many tasks the split holds. None: as many as there are integers."""
+
+    def reset(self, task, split) -> str:
+        """Begin an episode -> the question, or the room and the goal. Same task, same text."""
+
+    def step(self, text) -> Step:
+        """Take a turn. It never raises, whatever the text."""
+
+    # ---- the rest has a default ----
+
+    context: int = 256  # tokens that an episode may take, unless --context says otherwise
+    problems: int = 128  # problems of a final table, unless --test-problems says otherwise
+    # For the tandem sampler: what a word begins with, and the longest run of tokens without a new
+    # draw of the author. "\n" ends a word: for texts in which a word is a line.
+    mark: str = " "
+    max_gap: int = 32
+    # The warm start on demo(skill) ends at this solo accuracy, {skill: accuracy}, or after so
+    # many steps. every_family: the target is for the family of tasks that does worst.
+    targets: dict = {}
+    warm_steps: int = 2000
+    every_family: bool = False
+    # The tokenizer: are the texts prose, in which frequent words become tokens and a warm start
+    # learns the observations too; and words that are tokens in any case.
+    prose: bool = False
+    words: tuple = ()
+    # A slow engine runs in so many processes (-1: one for each core, 8 at most; 0: here, in a
+    # loop), and an answer may take so many seconds. Start it at the first reset, not in make.
+    workers: int = 0
+    time_limit: float = 60.0
+
+    def demo(self, rng, skill) -> list[str] | None:
+        """What a player of that skill would say from here to the end, a text a turn."""
+        return None
+
+    def actions(self) -> list[str]:
+        """The commands that would do something here, for a person who plays."""
+        return []
+
+
+class FactWorld(Env, Protocol):
+    """An environment that a world model can learn: its state is a set of facts.
+
+    A fact is a tuple of strings, (predicate, argument, ...). `language` is the module that turns
+    texts into facts. It has parse(text) -> facts; PREDICATES {predicate: number of arguments};
+    MAX_WORDS, words of an argument; room_of(facts); FACTS_NEEDED, the classes of a table by the
+    number of facts an observation needs. The house's has remember(facts, stated) too.
+    """
+    language: object
+    max_state: int  # tokens that a state may take
+    max_observation: int  # tokens that an observation may take
+
+    def facts(self) -> frozenset:
+        """The true state, all of it."""
+
+    def visible(self) -> frozenset:
+        """The facts that the observation states."""
+
+    def needed(self) -> frozenset:
+        """The fewest facts from which the observation can be said."""
+
+    def observation(self) -> str:
+        """What a world model is to predict here."""
+
+    def commands(self) -> list[str]:
+        """All that may be said; most of it does nothing at a given moment."""
+
+    # A slow world records games once and cuts examples from them (envs/record.py). record_turns
+    # is the longest game; 0: nothing is recorded, each example is played when it is needed.
+    record_turns: int = 0
+    records: dict | None = None  # the recorded games of a split, once they are there
+    horizon: int = 25  # steps that the final table imagines
+
+    # Planning with a model needs goal(), plausible(facts) and clone() too: only the house has them.
+
+    def record_tasks(self, split) -> list[int]:
+        """The tasks that are recorded."""
+        return []
+
+    def moves(self) -> list[str]:
+        """What a random walk chooses from."""
+        return self.actions()
 
 
 def names():
-    """A file with an underscore in its name is a part of another, not an environment."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if "_" not in m.name)
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in NOT_WORLDS)
 
 
 def make(name, **options):
-    """The environment `envs/<name>.py`. ValueError in one line when there is none, or when it lacks its data or package."""
+    """The environment envs/<name>. ValueError, in one line, when there is none, or when it lacks
+    its data or its package."""
     if name not in names():
         raise ValueError(f"unknown environment {name!r}; one of: {' '.join(names())}")
     return importlib.import_module(f"envs.{name}").make(**options)
 
 
+def unused_options(name):
+    """Which of --level, --turns and --text the environment does not take."""
+    if name not in names():
+        return ()
+    taken = inspect.signature(importlib.import_module(f"envs.{name}").make).parameters
+    return [option for option in ("level", "turns", "text") if option not in taken]
+
+
 class Batch:
-    """Many games of one environment at once: a loop here; for an engine that asks for `workers`, a pool of processes."""
+    """Many games of one environment, side by side.
+
+    They are played here in a loop, or in a pool of processes if the environment asks for workers.
+    """
 
     def __init__(self, name, **options):
-        self.name, self.options, self.envs = name, options, [make(name, **options)]
-        self.first, self.seconds, self.pool = self.envs[0], 0.0, None  # seconds spent in the games
-        if getattr(self.first, "workers", 0):
-            self.pool = importlib.import_module("envs.pool_").Pool(name, options, self.first)
+        self.name, self.options = name, options
+        self.envs = [make(name, **options)]
+        self.first = self.envs[0]
+        self.seconds = 0.0  # spent in the games
+        self.pool = None
+        if self.first.workers:
+            from envs.lib.pool import Pool  # only here: a toy needs no processes
+            self.pool = Pool(name, options, self.first)
 
     def reset_many(self, tasks, split):
         if self.pool:
             return self.timed(lambda: self.pool.reset(range(len(tasks)), tasks, split))
         while len(self.envs) < len(tasks):
-            self.envs.append(copy.copy(self.first))  # data is shared, the state of a game is its own
+            self.envs.append(copy.copy(self.first))  # data is shared, the state of a game is not
         return self.timed(lambda: [env.reset(task, split) for env, task in zip(self.envs, tasks)])
 
     def step_many(self, rows, texts):
@@ -88,7 +178,7 @@ class Batch:
         return found
 
     def demos(self, tasks, split, seed, skill):
-        """[(observation, [answers])] for each task; the players' dice depend on seed and task alone."""
+        """[(observation, [answers])] of the tasks. The dice depend on seed and task alone."""
         if self.pool:
             return self.pool.demos(tasks, split, seed, skill)
         return [demonstration(self.first, task, split, seed, skill) for task in tasks]
@@ -100,35 +190,48 @@ def demonstration(env, task, split, seed, skill):
 
 
 def by_hand(env, task, split):
-    """A person plays in the terminal: a command a line, ? lists those that do something, an empty line or the end of the input ends it."""
+    """A person plays in the terminal, a command a line. "?" lists the commands that do something;
+    an empty line, or the end of the input, ends the game."""
     print(env.reset(task % (env.tasks(split) or task + 1), split))
     turns = 0
     while True:
         try:
             said = input("> ").strip()
         except (EOFError, KeyboardInterrupt):
-            said = ""
+            return
         if not said:
             return
         if said == "?":
-            print(", ".join(env.actions()) if hasattr(env, "actions") else "there is no list of commands")
+            print(", ".join(env.actions()) or "there is no list of commands")
             continue
-        step, turns = env.step(said), turns + 1
+        step = env.step(said)
+        turns += 1
         if step.observation:
             print(step.observation)
         if step.done:
-            how = f"Solved in {turns} turns" if step.info["success"] else "Out of turns" if step.info["truncated"] else "Lost"
-            print(how + "".join(f", {name} {step.info[name]:.2f}" for name in ("score", "f1") if name in step.info) + ".")
+            print(outcome(step.info, turns))
             return
 
 
+def outcome(info, turns):
+    """"Solved in 7 turns, score 1.00." """
+    if info["success"]:
+        how = f"Solved in {turns} turns"
+    else:
+        how = "Out of turns" if info.get("truncated") else "Lost"  # a question has no turns to lose
+    scores = [f"{name} {info[name]:.2f}" for name in ("score", "f1") if name in info]
+    return ", ".join([how, *scores]) + "."
+
+
 def one_line(text):
-    """Of any text one line of at most 100 printable ASCII characters: what an engine that reads lines is given."""
+    """Any text -> one line of at most 100 printable ASCII characters, for an engine that reads
+    lines."""
     return " ".join(re.sub(r"[^ -~]+", " ", text[:1000]).split())[:100]
 
 
 def split_of(text):
-    """Which split a task belongs to, by a hash of its text: 80% train, 10% valid, 10% test. A problem that comes up under two
-    numbers is on one side only."""
-    bucket = int.from_bytes(hashlib.blake2b(" ".join(text.split()).encode(), digest_size=4).digest(), "big") % 10
+    """Which split a task belongs to, by a hash of its text: 80% train, 10% valid, 10% test. So a
+    problem that comes up under two numbers is in one split only."""
+    digest = hashlib.blake2b(" ".join(text.split()).encode(), digest_size=4).digest()
+    bucket = int.from_bytes(digest, "big") % 10
     return "valid" if bucket == 0 else "test" if bucket == 1 else "train"

@@ -1,31 +1,35 @@
-"""Sums modulo 10, worked out line by line in one of two notations. The toy for tandem RL (arXiv 2606.28166).
+"""Sums modulo 10, worked out line by line in one of two notations. The toy for tandem RL
+(arXiv 2606.28166).
 
     python -m envs.arithmetic
 
-A question is a chain of additions and subtractions from left to right, digits modulo 10: `5-1-3+9`. The answer works it out,
-one operation a line, then gives the result in digits: `5-1=4`, `4-3=1`, `1+9=0`, `#0`. In the *private* notation lines write
-letters for digits (a = 0, ..., j = 9): `f-b=e`. Lines are equally long in both, and nothing in the question asks for either.
-Only the answer counts for the reward, so which notation a model falls into is its own habit.
+A question is a chain of additions and subtractions from left to right, digits modulo 10:
+`5-1-3+9`. The answer works it out, one operation a line, then gives the result in digits: `5-1=4`,
+`4-3=1`, `1+9=0`, `#0`. In the *private* notation lines write letters for digits (a = 0, ...,
+j = 9): `f-b=e`. Lines are equally long in both, and nothing in the question asks for either. Only
+the answer counts for the reward, so which notation a model falls into is its own habit.
 """
 import random
 import re
 
-from envs import Step, split_of
+from envs import Env, Step, split_of
 
 LETTERS = "abcdefghij"
 PLAIN = re.compile(r"[0-9][+-][0-9]=[0-9]")
 PRIVATE = re.compile(r"[a-j][+-][a-j]=[a-j]")
 
-# skill -> (share of private lines, share of chains whose lines each draw their notation afresh)
-SKILLS = {"plain": (0.0, 0.0), "private": (1.0, 0.0), "senior": (0.6, 0.3), "senior40": (0.4, 0.3), "junior": (0.0, 0.0), "graded": (0.005, 0.0)}
+SKILLS = {  # -> share of private lines, share of chains in which each line draws its notation anew
+    "plain": (0.0, 0.0), "private": (1.0, 0.0), "senior": (0.6, 0.3), "senior40": (0.4, 0.3),
+    "junior": (0.0, 0.0), "graded": (0.005, 0.0)}
 
 
-class Arithmetic:
+class Arithmetic(Env):
     max_turns, max_new, context, problems = 1, 48, 64, 512
     mark, max_gap = "\n", 6  # a word is a line, and a line has six tokens
     every_family = True  # a senior must know both notations
-    targets = {"senior": 0.3, "senior40": 0.3, "junior": 0.9, "graded": 0.9}  # accuracy, in each notation that it uses, at which a warm start ends
-    warm_steps = 3000  # and the number of steps at which it gives up
+    # The accuracy at which a warm start ends, in each notation that the skill uses.
+    targets = {"senior": 0.3, "senior40": 0.3, "junior": 0.9, "graded": 0.9}
+    warm_steps = 3000
 
     def __init__(self, ops=6):
         self.ops = ops
@@ -38,7 +42,8 @@ class Arithmetic:
         while True:  # the first question drawn that belongs to the split
             self.digits = [rng.randrange(10) for _ in range(self.ops + 1)]
             self.signs = [rng.choice("+-") for _ in range(self.ops)]
-            question = str(self.digits[0]) + "".join(s + str(d) for s, d in zip(self.signs, self.digits[1:]))
+            steps = zip(self.signs, self.digits[1:])
+            question = str(self.digits[0]) + "".join(sign + str(digit) for sign, digit in steps)
             if split_of(question) == split:
                 return question
 
@@ -56,7 +61,8 @@ class Arithmetic:
         success = last == f"#{self.lines()[1]}"
         plain = sum(bool(PLAIN.fullmatch(line)) for line in chain)
         private = sum(bool(PRIVATE.fullmatch(line)) for line in chain)
-        info = {"success": success, "malformed": (len(chain) - plain - private) / max(1, len(chain))}
+        malformed = (len(chain) - plain - private) / max(1, len(chain))
+        info = {"success": success, "malformed": malformed}
         if plain + private:  # a chain with no well-formed line has no notation
             info["private"] = private / (plain + private)
             info["family"] = "private" if private > plain else "plain"
@@ -67,7 +73,9 @@ class Arithmetic:
         lines, value = self.lines()
         whole = rng.random() < private
         mix = rng.random() < mixed
-        lines = [to_private(line) if (rng.random() < private if mix else whole) else line for line in lines]
+        for i, line in enumerate(lines):
+            if rng.random() < private if mix else whole:
+                lines[i] = to_private(line)
         return ["\n".join(lines + [f"#{value}"])]
 
 
@@ -77,7 +85,8 @@ def to_private(line):
 
 def make(data="", ops=6):
     if data:
-        raise ValueError("arithmetic makes its own problems; leave out --data, or choose another --env")
+        raise ValueError(
+            "arithmetic makes its own problems; leave out --data, or choose another --env")
     return Arithmetic(ops)
 
 

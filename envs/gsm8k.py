@@ -1,11 +1,14 @@
-"""Word problems from a jsonl file as published, with verified answers: GSM8K (arXiv 2110.14168), SVAMP, MAWPS.
+"""Word problems from a jsonl file as published, with verified answers: GSM8K (arXiv 2110.14168),
+SVAMP, MAWPS.
 
     python -m envs.gsm8k --data PATH/train.jsonl
 
-A line is {"question": ..., "answer": "solution with <<48/2=24>> calculator marks\\n#### 24"}; SVAMP's {"Body", "Question",
-"Equation", "Answer"} and MAWPS's {"input", "target"} are read too. PATH is a file, split by hash into train, valid and
-test, or a folder with train.jsonl and test.jsonl, where test stays the official one and valid is a tenth of train.
-The marks are the private notation of the tandem precursor (arXiv 2510.13551): the senior's solutions have them, the
+A line is {"question": ..., "answer": "solution with <<48/2=24>> calculator marks\\n#### 24"};
+SVAMP's {"Body", "Question", "Equation", "Answer"} and MAWPS's {"input", "target"} are read too.
+
+PATH is a file, which a hash splits into train, valid and test, or a folder with train.jsonl and
+test.jsonl: then test stays the official one and valid is a tenth of train. The marks are the
+private notation of the tandem precursor (arXiv 2510.13551): the senior's solutions have them, the
 junior's do not.
 """
 import json
@@ -13,17 +16,18 @@ import os
 import re
 from fractions import Fraction
 
-from envs import SPLITS, Step, split_of
+from envs import SPLITS, Env, Step, split_of
 
-WHERE = ("get train.jsonl and test.jsonl from github.com/openai/grade-school-math (grade_school_math/data) and pass "
-         "--data PATH, or set GSM8K_DATA")
+WHERE = ("get train.jsonl and test.jsonl from github.com/openai/grade-school-math "
+         "(grade_school_math/data) and pass --data PATH, or set GSM8K_DATA")
 MARK = re.compile(r"<<[^<>]*>>")
 NUMBER = re.compile(r"\$? ?(-?)\$? ?((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+) ?%?\.?")
 
 
 def to_number(text):
     """"$1,080.00" -> Fraction(1080); None when it is not one number. Never raises."""
-    found = NUMBER.fullmatch(text.strip()) if len(text) <= 40 and text.isascii() else None
+    short = len(text) <= 40 and text.isascii()
+    found = NUMBER.fullmatch(text.strip()) if short else None
     return Fraction(found[1] + found[2].replace(",", "")) if found else None
 
 
@@ -34,15 +38,17 @@ def verify(text, answer):
 
 
 def read_problem(record):
-    """A record of any of the three formats -> (question, solution that ends in "#### N"). KeyError, ValueError or TypeError
-    when it is none."""
+    """A record of any of the three formats -> (question, solution that ends in "#### N"). KeyError,
+    ValueError or TypeError when it is none."""
     if "Body" in record:  # SVAMP
-        question, solution = f"{record['Body'].strip()} {record['Question']}", f"{record['Equation']}\n#### {record['Answer']}"
+        question = f"{record['Body'].strip()} {record['Question']}"
+        solution = f"{record['Equation']}\n#### {record['Answer']}"
     elif "input" in record:  # MAWPS
         question, solution = record["input"], f"#### {record['target']}"
     else:
         question, solution = record["question"], record["answer"]
-    if not isinstance(question, str) or not verify(solution, to_number(solution.rsplit("####", 1)[-1])):
+    answer = to_number(solution.rsplit("####", 1)[-1])
+    if not isinstance(question, str) or not verify(solution, answer):
         raise ValueError("the answer does not end in '#### number'")
     return question, solution
 
@@ -77,14 +83,13 @@ def read_splits(path):
             problems[split_of(question)].append((question, solution))
         return problems
     train = read_jsonl(os.path.join(path, "train.jsonl"))
-    return {"train": [p for p in train if split_of(p[0]) != "valid"], "valid": [p for p in train if split_of(p[0]) == "valid"],
+    return {"train": [p for p in train if split_of(p[0]) != "valid"],
+            "valid": [p for p in train if split_of(p[0]) == "valid"],
             "test": read_jsonl(os.path.join(path, "test.jsonl"))}
 
 
-class GSM8K:
+class GSM8K(Env):
     max_turns, max_new, context, problems = 1, 256, 768, 32
-    mark, max_gap = " ", 32  # the tandem paper's word schedule
-    every_family = False
     targets, warm_steps = {"senior": 0.3, "junior": 0.3, "graded": 0.3}, 20
 
     def __init__(self, path):
@@ -104,7 +109,8 @@ class GSM8K:
     def step(self, text):
         reward = verify(text, self.answer)
         chain = [line for line in text.split("\n") if line and not line.startswith("####")]
-        info = {"success": bool(reward), "malformed": sum("<<" in MARK.sub("", line) for line in chain) / max(1, len(chain))}
+        malformed = sum("<<" in MARK.sub("", line) for line in chain) / max(1, len(chain))
+        info = {"success": bool(reward), "malformed": malformed}
         if chain:
             info["private"] = sum(bool(MARK.search(line)) for line in chain) / len(chain)
         return Step("", reward, True, info)
@@ -132,4 +138,6 @@ if __name__ == "__main__":
     except ValueError as error:
         sys.exit(str(error))
     print({split: env.tasks(split) for split in SPLITS})
-    print(env.reset(0, "train"), *env.demo(random.Random(0), "senior"), *env.demo(random.Random(0), "junior"), sep="\n\n")
+    print(env.reset(0, "train"))
+    for skill in ("senior", "junior"):
+        print("", *env.demo(random.Random(0), skill), sep="\n")

@@ -1,25 +1,9 @@
-"""What the tests of world models share: examples of the house, some facts of it, and a stand-in for the model."""
-import envs
-import trajectories
-from envs import house
-from mediation import Reply
-from trajectories import Moment
+"""Stand-ins for the model of a world model. The examples of the house are in envs/houses.py."""
+from houses import AT, EGG, FOUND, HOLD, PAST, PEN, moments_of, some_examples  # noqa: F401
+from sampler import Reply
+from worldmodel import WorldModel
 
-FOUND = {level: envs.make("house", level=level) for level in (1, 2, 3)}
-AT, HOLD, PEN, EGG = ("at", "hall"), ("hold", "nothing"), ("in", "pen", "bed"), ("in", "egg", "fridge")
-
-
-def some_examples(n=6, name="test", split="train", **how):
-    return trajectories.examples(FOUND, range(n), split, name, **how)
-
-
-def moments_of(*pairs):
-    """(action, text) ... -> Moments that state what their text says"""
-    return [Moment(action, text, house.parse(text), house.parse(text), house.parse(text)) for action, text in pairs]
-
-
-PAST = moments_of(("", "hall bath bench cabinet shut"), ("open cabinet", "cabinet is open pen"), ("go bath", "bath hall stool sink"),
-                  ("go hall", "hall bath bench cabinet pen"))
+OBSERVE, LEAKY, ENCODE, TRANSITION, DECODE = WorldModel.ROLES
 
 
 def acted(w, m):
@@ -27,12 +11,20 @@ def acted(w, m):
     return [w.tok.turn_id] + w.tok.encode(m.action) + [w.tok.end_id]
 
 
-def scripted(w, answer):
-    """A stand-in for mediation.write: answer(prompt's text, number of the sibling) -> text."""
+def said(w, prompt, text, ended=True):
+    """A reply of this text; names of roles in it are their special tokens."""
+    ids = w.tok.encoding.encode(text, allowed_special="all") + [w.tok.end_id] * ended
+    return Reply(prompt, ids, [0.0] * len(ids), ended)
+
+
+def scripted(monkeypatch, answer):
+    """In place of WorldModel.reply: answer(prompt's text, number of the sibling) -> text. Returns the
+    list of what is asked, a list of prompts a call."""
     asked = []
 
-    def write(w, prompts, k, max_new, names, temperature=1.0, rows=512):
+    def reply(w, prompts, k, max_new, streams, temperature):
         asked.append([w.tok.decode(p) for p in prompts])
-        assert len(prompts) == len(names)
-        return [Reply(p, ids := w.tok.encode(answer(w.tok.decode(p), i)) + [w.tok.end_id], [0.0] * len(ids), True) for p in prompts for i in range(k)]
-    return write, asked
+        assert len(prompts) == len(streams)
+        return [said(w, p, answer(w.tok.decode(p), i)) for p in prompts for i in range(k)]
+    monkeypatch.setattr(WorldModel, "reply", reply)
+    return asked

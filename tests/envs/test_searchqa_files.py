@@ -1,0 +1,138 @@
+"""Question files of every published format, official and hashed splits, and the scores held against
+a second implementation."""
+import random
+import re
+import string
+
+import pytest
+
+import envs
+from envs.searchqa import files
+from searchqa_made import SETS, write
+
+
+# ---- scores ----
+
+def reference_words(text):
+    """As published, in other words than the code's: lower case; punctuation away; articles away as
+    whole words; split at white space."""
+    text = "".join(c for c in text.lower() if c not in string.punctuation)
+    return [w for w in re.sub(r"(?<!\w)(the|an|a)(?!\w)", " ", text).split()]
+
+
+def reference_f1(said, answer):
+    said, answer = reference_words(said), reference_words(answer)
+    for whole in (["yes"], ["no"], ["noanswer"]):
+        if (said == whole or answer == whole) and said != answer:
+            return 0.0
+    left, same = list(answer), 0
+    for word in said:
+        if word in left:
+            left.remove(word)
+            same += 1
+    if not same:
+        return 0.0
+    precision, recall = same / len(said), same / len(answer)
+    return 2 * precision * recall / (precision + recall)
+
+
+def test_em_and_f1_are_the_official_ones_on_1000_pairs():
+    rng = random.Random(0)
+    bits = ["the", "a", "An", "The", "yes", "no", "noanswer", "Nile", "nile", "U.S.", "US", "AT&T",
+            "it's", "its", "1,000", "1000", "-", "--", "é",
+            "É", "—", "“x”", "theatre", "a.", "a_b", "ab", "\t", "\u00a0x", "İ", "ß", "river",
+            "River,", "", "_the_"]
+    exact, partial = 0, 0
+    for _ in range(1000):
+        answer = [rng.choice(bits) for _ in range(rng.randrange(5))]
+        said = [rng.choice(bits) if rng.random() < 0.3 else word for word in answer]
+        said += [rng.choice(bits)] * (rng.random() < 0.2)
+        if rng.random() < 0.2:
+            rng.shuffle(said)
+        said, answer = " ".join(said), " ".join(answer)
+        em, f1 = files.exact_match(said, answer), files.f1(said, answer)
+        assert em == float(reference_words(said) == reference_words(answer)), (said, answer)
+        assert f1 == pytest.approx(reference_f1(said, answer), abs=1e-12), (said, answer)
+        exact, partial = exact + em, partial + (0 < f1 < 1)
+    assert 100 < exact < 900 and partial > 100
+
+
+@pytest.mark.parametrize("said, answer, em, f1", [
+    ("The Beatles", "beatles!", 1, 1), ("yes", "yes", 1, 1), ("yes it is", "yes", 0, 0),
+    ("no", "no way", 0, 0), ("Barack Obama", "Obama", 0, 2 / 3),
+    ("in 1972", "December 1972", 0, 0.5), ("a b b c", "b b d", 0, 2 / 3), ("", "x", 0, 0),
+    ("the", "a", 1, 0), ("U.S.A.", "usa", 1, 1)])
+def test_em_and_f1_worked_by_hand(said, answer, em, f1):
+    assert files.exact_match(said, answer) == em and files.f1(said, answer) == pytest.approx(f1)
+
+
+# ---- files ----
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_published_format_is_read(name, tmp_path):
+    text, answers, family, titles, passages = SETS[name]
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    first = files.read_questions(str(tmp_path / name))[0]
+    assert first == files.Question("Q?", answers, family, titles, passages)
+
+
+def refused(path):
+    with pytest.raises(ValueError) as refused:
+        files.read_splits(str(path))
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("text, says", [
+    ("", "holds no questions"), ("[1]", "no object"), ("[{", "after record 0"),
+    ('{"question": "Q?", "answer": "a"}\nnot json', "after record 1"),
+    ('[{"question": "Q?"}]', "no field 'answer'"), ('[{"answer": "a"}]', "no field 'Question'"),
+    ('[{"question": 3, "answer": "a"}]', "record 1"),
+    ('[{"question": "Q?", "answer": []}]', "empty"),
+    ('[{"question": "Q?", "answer": null}]', "empty"), ('{"Data": 3}', "after record 0"),
+    ('[{"question": "Q?", "answer": "a", "context": 3}]', "record 1"),
+    ('[{"question": "Q?", "answer": "a", "context": [["t", [1]]]}]', "record 1"),
+    ('[{"question": "Q?", "answer": "a", "paragraphs": [{"title": "t"}]}]',
+     "no field 'paragraph_text'"),
+    ("question\tid\nQ?\t1\n", "no field 'answer'"),
+    ("[" * 10_000, "after record 0"),
+    ('[{"question": "Q?", "answer": "a", "supporting_facts": [[3]]}]', "record 1")])
+def test_a_malformed_file_is_one_line(text, says, tmp_path):
+    path = tmp_path / "broken.json"
+    path.write_text(text)
+    assert refused(path).startswith(str(path)) and says in refused(path)
+
+
+@pytest.mark.parametrize("path, name", [
+    ("x/nq_open_dev.jsonl", "nq_open"), ("x/nq_open/dev.jsonl", "nq_open"),
+    ("x/web-train.json", "web"), ("popqa.tsv", "popqa")])
+def test_a_set_is_called_by_its_file_or_folder(path, name):
+    assert files.set_name(path) == name
+
+
+def test_bytes_that_are_no_text_are_one_line(tmp_path):
+    (tmp_path / "x.json").write_bytes(b"[\xff\xfe\x00")
+    assert "x.json" in refused(tmp_path / "x.json")
+
+
+def split_texts(path):
+    return {split: {q.text for q in found} for split, found in files.read_splits(path).items()}
+
+
+def test_official_splits_stay_as_they_are(tmp_path):
+    train, dev, test = ([f"{name} {i}" for i in range(50)] for name in ("t", "d", "e"))
+    found = split_texts(write(tmp_path / "three", nq_train=train + dev[:3], nq_dev=dev,
+                              nq_test=test))
+    assert found == {"train": set(train), "valid": set(dev), "test": set(test)}
+    found = split_texts(write(tmp_path / "two", hotpot_train_v1=train, hotpot_dev_v1=dev))
+    assert found["test"] == set(dev) and found["train"] | found["valid"] == set(train)
+    assert 0 < len(found["valid"]) < 25
+    found = split_texts(write(tmp_path / "named", train=train, test=test))
+    assert found["test"] == set(test) and found["train"] | found["valid"] == set(train)
+
+
+def test_without_official_splits_a_hash_decides_whatever_the_file(tmp_path):
+    texts = [f"q {i}" for i in range(100)]
+    found = split_texts(write(tmp_path / "mixed", a_train=texts, b=texts[:50]))
+    assert all(envs.split_of(text) == split for split, part in found.items() for text in part)
+    assert sum(map(len, found.values())) == 100
