@@ -1,16 +1,18 @@
-"""Speed beside what one would use instead, in one run, as ratios.
+"""How fast we sample, what each trick is worth, what a tree costs: ratios, measured side by side.
 
-    python bench.py                                    # sampling: ours beside generation without a cache and, when installed, transformers
+    python bench.py                        # compared with Hugging Face generate, and with no cache
     python bench.py --size 10m --batch 1,16,64
-    python bench.py tricks                             # what each trick of the decode step is worth
-    python bench.py tree                               # fGRPO's tree of 84 samples beside a flat GRPO group of 84
+    python bench.py tricks                 # what each trick of the decode step is worth
+    python bench.py tree                   # fGRPO's tree of 84 samples against a flat group of 84
 
-Prints a table, and one JSON object as the last line. What is compared runs in turn, several times; reported are medians, and the spread
-(smallest to largest) of the ratios of neighbouring runs. Weights are random, no token ends a reply: every length is as said.
+Prints a table, and one JSON object as the last line. What is compared runs in turn, several times.
+Reported are medians, and the spread (smallest to largest) of the ratios of neighbouring runs.
+Weights are random and no token ends a reply. The comparison with Hugging Face needs `transformers`
+and `safetensors`.
 
-Every sampler draws at temperature 1 and reports the log-prob of each token it drew. `limit` is what the same step would take if it did
-nothing but its multiplications (the model's weights, that many rows, measured here) and read its cache (half full on average, at the
-bandwidth measured here); `share` is limit / ours.
+Every sampler draws at temperature 1 and reports the log-prob of each token it drew. `limit` is a
+step that only multiplies (the model's weights, by that many rows) and reads its cache (half full on
+average), both measured here; `share` is limit / ours.
 """
 import argparse
 import importlib.util
@@ -21,37 +23,38 @@ import tempfile
 import time
 
 import torch
-import torch.nn.functional as F
+from torch.nn.functional import linear
 
 import grpo
-import mediation
-import run
-import train
-import trajectories
+import imagine
 import weights
-import world
 import worldmodel
+from envs import record
 from model import GPT, GPTConfig, small_config
+from rollout import training_rows
 from sampler import Sampler
 from tandem import TandemSampler
 
-SIZES = {  # name -> (GPTConfig, prompt tokens, new tokens)
-    "toy": (GPTConfig(64, 72, layers=4, heads=4, kv_heads=4, width=128, head_width=32, ffn_width=352), 8, 64),
-    "10m": (GPTConfig(512, 144, layers=6, heads=6, kv_heads=6, width=384, head_width=64, ffn_width=1024), 16, 128),
-    "124m": (GPTConfig(50304, 320, layers=12, heads=12, kv_heads=12, width=768, head_width=64, ffn_width=2048), 64, 256)}
+# Name -> (vocabulary, context, layers, heads, kv heads, width, head width, feed-forward width),
+# prompt tokens, new tokens
+SIZES = {name: (GPTConfig(*shape), prompt, new) for name, shape, prompt, new in (
+    ("toy", (64, 72, 4, 4, 4, 128, 32, 352), 8, 64),
+    ("10m", (512, 144, 6, 6, 6, 384, 64, 1024), 16, 128),
+    ("124m", (50304, 320, 12, 12, 12, 768, 64, 2048), 64, 256))}
 
 
 # ---- the samplers: each is a function () -> sampled tokens ----
 
 def ours(model, prompts, new, junior=None, turns=1, **how):
-    """Our sampler. turns > 1: as many tokens in all, with three tokens of the environment's behind every turn but the last."""
+    """Our sampler. turns > 1: as many tokens in all, with three tokens of the environment's behind
+    every turn but the last."""
     rows = len(prompts)
-    sampler = Sampler(model, rows, **how) if junior is None else TandemSampler(model, junior, rows, **how)
-    names = [("bench", i) for i in range(rows)]
+    sampler = TandemSampler(model, junior, rows, **how) if junior else Sampler(model, rows, **how)
+    streams = [("bench", i) for i in range(rows)]
 
     def sample():
         sampler.start()
-        sampler.seed(names)
+        sampler.seed(streams)
         sampler.feed(range(rows), prompts)
         for turn in range(turns):
             sampler.sample(new // turns, ())
@@ -63,6 +66,7 @@ def ours(model, prompts, new, junior=None, turns=1, **how):
 
 def without_cache(model, prompts, new):
     """As in nanoGPT: the whole text through the model for every token."""
+    @torch.no_grad()
     def sample():
         tokens, logps = torch.tensor(prompts, device=model.embed.weight.device), []
         for _ in range(new):
@@ -71,58 +75,64 @@ def without_cache(model, prompts, new):
             logps.append(logp.gather(1, token))
             tokens = torch.cat([tokens, token], 1)
         return new * len(prompts)
-    return torch.no_grad()(sample)
+    return sample
 
 
 def transformers_generate(folder, prompts, new, static):
-    """`generate` of transformers on the same weights, with its growing cache, or with its static one and the compiled step that goes with it."""
+    """Hugging Face's `generate` on the same weights, with its growing cache, or with its static one
+    and the compiled step that goes with it."""
     from transformers import AutoModelForCausalLM, CompileConfig
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16 if device == "cuda" else torch.float32).to(device).eval()
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
     tokens = torch.tensor(prompts, device=device)
-    how = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "eos_token_id": None,
-           "pad_token_id": 0, "output_scores": True, "return_dict_in_generate": True, "attention_mask": torch.ones_like(tokens)}
+    how = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": True, "temperature": 1.0,
+           "top_k": 0, "top_p": 1.0, "eos_token_id": None, "pad_token_id": 0, "output_scores": True,
+           "return_dict_in_generate": True, "attention_mask": torch.ones_like(tokens)}
     if static:
         config = CompileConfig(mode="reduce-overhead" if device == "cuda" else "default")
-        config._compile_all_devices = True  # it compiles on GPUs only, else
+        config._compile_all_devices = True  # otherwise it compiles on GPUs only
         how.update(cache_implementation="static", compile_config=config)
 
+    @torch.no_grad()
     def sample():
         out = model.generate(tokens, **how)
         model.compute_transition_scores(out.sequences, out.scores, normalize_logits=True)
         return new * len(prompts)
-    return torch.no_grad()(sample)
+    return sample
 
 
 # ---- the limit ----
 
+def timed(work, device):
+    """-> what work() returns, the seconds it took"""
+    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
+    wait()
+    began = time.perf_counter()
+    found = work()
+    wait()
+    return found, time.perf_counter() - began
+
+
 def seconds_of(work, device, least=0.2):
-    """Median seconds of work(), repeated for at least so long."""
-    work()
-    times, began = [], time.perf_counter()
-    while time.perf_counter() - began < least or len(times) < 3:
-        synchronize(device)
-        start = time.perf_counter()
-        work()
-        synchronize(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def synchronize(device):
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
+    """Median seconds of work(), repeated for at least `least` seconds."""
+    times = [timed(work, device)[1]]  # the first, a warm-up, is left out below
+    while sum(times[1:]) < least or len(times) < 4:
+        times.append(timed(work, device)[1])
+    return statistics.median(times[1:])
 
 
 @torch.no_grad()
 def limit(model, rows, prompt, new, device, dtype):
-    """Seconds of one decode step that only multiplies and reads its cache -> {"gemm_s", "cache_s", "gb_s"}"""
+    """A decode step that only multiplies and reads its cache -> {"gemm_s", "cache_s", "gb_s"}"""
     matrices = [m.weight.to(dtype) for m in model.modules() if isinstance(m, torch.nn.Linear)]
     inputs = [torch.randn(rows, w.shape[1], device=device, dtype=dtype) for w in matrices]
-    gemm = seconds_of(lambda: [F.linear(x, w) for x, w in zip(inputs, matrices)], device)
+    gemm = seconds_of(lambda: [linear(x, w) for x, w in zip(inputs, matrices)], device)
     cfg = model.cfg
-    filled = 2 * cfg.layers * rows * cfg.kv_heads * cfg.head_width * (prompt + new / 2) * torch.finfo(dtype).bits / 8  # bytes
-    block = torch.ones(max(1, int(filled / 4)), device=device)  # as large as all of it: a small one may stay in the processor's own cache
+    numbers = 2 * cfg.layers * cfg.kv_heads * cfg.head_width * rows * (prompt + new / 2)
+    filled = numbers * torch.finfo(dtype).bits / 8  # bytes
+    # as large as all of it: a small block may stay in the processor's own cache
+    block = torch.ones(max(1, int(filled / 4)), device=device)
     read = seconds_of(block.sum, device) / (block.numel() * 4)  # seconds a byte
     return {"gemm_s": gemm, "cache_s": filled * read, "gb_s": 1e-9 / read}
 
@@ -130,15 +140,17 @@ def limit(model, rows, prompt, new, device, dtype):
 # ---- sampling ----
 
 def samplers(size, rows, device, dtype, folder):
-    """-> {name: a function that makes the sampler}. Made one after another, for a compilation's time to be told apart."""
+    """-> model, {name: a function that makes the sampler}, prompt tokens, new tokens"""
     cfg, prompt, new = SIZES[size]
     torch.manual_seed(0)
     model, junior = GPT(cfg).to(device), GPT(cfg).to(device)
     prompts = torch.randint(cfg.vocab_size, (rows, prompt)).tolist()
-    how, reference = {"dtype": dtype}, model if dtype == torch.float32 else GPT(cfg).to(device, dtype)
-    found = {"ours compiled": lambda: ours(model, prompts, new, compile=True, **how), "ours eager": lambda: ours(model, prompts, new, **how),
-             "ours tandem": lambda: ours(model, prompts, new, junior, compile=True, **how),
-             "ours 3 turns": lambda: ours(model, prompts, new - 6, turns=3, compile=True, **how),
+    reference = model if dtype == torch.float32 else GPT(cfg).to(device, dtype)
+    fast, eager = {"compile": True, "dtype": dtype}, {"dtype": dtype}
+    found = {"ours compiled": lambda: ours(model, prompts, new, **fast),
+             "ours eager": lambda: ours(model, prompts, new, **eager),
+             "ours tandem": lambda: ours(model, prompts, new, junior, **fast),
+             "ours 3 turns": lambda: ours(model, prompts, new - 6, turns=3, **fast),
              "no cache": lambda: without_cache(reference, prompts, new)}
     if importlib.util.find_spec("transformers") and importlib.util.find_spec("safetensors"):
         weights.save_pretrained(model, folder)
@@ -149,50 +161,54 @@ def samplers(size, rows, device, dtype, folder):
 
 def in_turn(made, repeats, device):
     """Run the samplers one after another, and all of them again -> {name: [tokens a second]}"""
-    speeds = {name: [] for name in made}
-    for _ in range(repeats):
-        for name, sample in made.items():
-            synchronize(device)
-            began = time.perf_counter()
-            tokens = sample()
-            synchronize(device)
-            speeds[name].append(tokens / (time.perf_counter() - began))
-    return speeds
+    runs = [(name, timed(made[name], device)) for _ in range(repeats) for name in made]
+    return {name: [tokens / s for other, (tokens, s) in runs if other == name] for name in made}
 
 
 def sampling(size, rows, repeats, device, only=()):
-    """-> {"size", "rows", "samplers": {name: {"tokens_s", "spread", "compile_s", ...}}, "limit": {...}}"""
+    """-> {"size", "rows", "samplers": {name: {"tokens_s", "ratio", ...}}, "limit": {...}, ...}"""
     dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
     with tempfile.TemporaryDirectory() as folder:
         model, makers, prompt, new = samplers(size, rows, device, dtype, folder)
-        made, result = {}, {"size": size, "rows": rows, "prompt": prompt, "new": new, "samplers": {}}
-        for name, maker in makers.items():
-            if only and name not in only:
-                continue
-            began = time.perf_counter()
-            made[name] = maker()
-            made[name]()
-            result["samplers"][name] = {"first_s": time.perf_counter() - began}
+        made, first = {}, {}  # one after another: the first run shows the time of a compilation
+        for name in [name for name in makers if not only or name in only]:
+            made[name], making = timed(makers[name], device)
+            first[name] = making + timed(made[name], device)[1]
         speeds = in_turn(made, repeats, device)
+    found = limit(model, rows, prompt, new, device, dtype)
+    best = rows / (found["gemm_s"] + found["cache_s"])  # tokens a second
     beside = next((name for name in ("transformers dynamic", "no cache") if name in made), None)
-    result["limit"] = limit(model, rows, prompt, new, device, dtype)
-    best = rows / (result["limit"]["gemm_s"] + result["limit"]["cache_s"])  # tokens a second
-    for name, found in result["samplers"].items():
-        ratios = [a / b for a, b in zip(speeds[name], speeds[beside])] if beside else []
+    table = {}
+    for name in made:
+        ratios = [a / b for a, b in zip(speeds[name], speeds[beside])] if beside else [1]
         speed = statistics.median(speeds[name])
-        found.update(tokens_s=speed, ratio=statistics.median(ratios or [1]), spread=[min(ratios or [1]), max(ratios or [1])], share=speed / best,
-                     compile_s=max(0.0, found.pop("first_s") - rows * new / speed) if "compiled" in name or "tandem" in name or "static" in name else 0.0)
-    result["beside"] = beside
-    return result
+        compiles = any(word in name for word in ("compiled", "tandem", "static"))
+        waited = max(0.0, first[name] - rows * new / speed) if compiles else 0.0
+        table[name] = {"tokens_s": speed, "ratio": statistics.median(ratios), "share": speed / best,
+                       "spread": [min(ratios), max(ratios)], "compile_s": waited}
+    return {"size": size, "rows": rows, "prompt": prompt, "new": new, "samplers": table,
+            "limit": found, "beside": beside}
+
+
+def machine():
+    return {"threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def spread(ratios):
+    return f"{min(ratios):.2f} to {max(ratios):.2f}"
 
 
 def show(result):
-    print(f"\n{result['size']}, {result['rows']} rows, {result['prompt']} + {result['new']} tokens" + (f"; ratios to {result['beside']}" if result["beside"] else ""))
-    print(f"{'':24}{'tokens/s':>12}{'ratio':>9}{'':4}{'spread':16}{'share of limit':>16}{'compile s':>12}")
-    for name, x in result["samplers"].items():
-        print(f"{name:24}{x['tokens_s']:12,.0f}{x['ratio']:9.2f}{'':4}{'%.2f to %.2f' % tuple(x['spread']):16}{x['share']:16.2f}{x['compile_s']:12.1f}")
-    lim = result["limit"]
-    print(f"limit: {1e6 * lim['gemm_s']:.0f} us of multiplications and {1e6 * lim['cache_s']:.0f} us of cache ({lim['gb_s']:.0f} GB/s) a step", flush=True)
+    size, rows, prompt, new, samplers, limit, beside = result.values()
+    title = f"\n{size}, {rows} rows, {prompt} + {new} tokens"
+    print(f"{title}; ratios to {beside}" if beside else title)
+    print(f"{'tokens/s':>36}{'ratio':>9}    {'spread':16}{'share of limit':>16}{'compile s':>12}")
+    for name, x in samplers.items():
+        print(f"{name:24}{x['tokens_s']:12,.0f}{x['ratio']:9.2f}{'':4}{spread(x['spread']):16}"
+              f"{x['share']:16.2f}{x['compile_s']:12.1f}")
+    gemm, cache = 1e6 * limit["gemm_s"], 1e6 * limit["cache_s"]
+    print(f"limit: {gemm:.0f} us of multiplications and {cache:.0f} us of cache "
+          f"({limit['gb_s']:.0f} GB/s) a step", flush=True)
 
 
 # ---- what each trick is worth ----
@@ -237,147 +253,147 @@ def group_sampler(kind, model, prompts, group, new, shared=True, **how):
 
 
 def tricks(size, repeats, device, group=8, prompts=8):
-    """How much slower the eager sampler gets without each trick -> {what is done instead: [ratios]}"""
+    """How much slower eager sampling gets without each trick -> {what is done instead: [ratios]}"""
     cfg, prompt, new = SIZES[size]
     torch.manual_seed(0)
     model = GPT(cfg).to(device)
     texts = torch.randint(cfg.vocab_size, (prompts, prompt)).tolist()
-    make = lambda kind=Sampler, **how: group_sampler(kind, model, texts, group, new, **how)
-    made = {"as it is": make(), "compiled": make(compile=True), "no cache": without_cache(model, [t for t in texts for _ in range(group)], new),
-            "attention to empty slots too": make(AllSlots), "a prompt for every row": make(shared=False), "torch.multinomial": make(Multinomial),
-            "a look at the flags every token": make(Looking)}
+
+    def make(kind=Sampler, **how):
+        return group_sampler(kind, model, texts, group, new, **how)
+    made = {"as it is": make(), "compiled": make(compile=True),
+            "no cache": without_cache(model, [t for t in texts for _ in range(group)], new),
+            "attention to empty slots too": make(AllSlots), "torch.multinomial": make(Multinomial),
+            "a look at the flags every token": make(Looking),
+            "a prompt for every row": make(shared=False)}
     if device == "cpu":
         made["bf16 weights and cache"] = make(dtype=torch.bfloat16)
     in_turn(made, 1, device)  # a warm-up
-    speeds = in_turn(made, repeats, device)  # of equally many tokens, so that a ratio of speeds is one of times
+    speeds = in_turn(made, repeats, device)  # of equally many tokens: ratios are those of times
     return {name: [a / b for a, b in zip(speeds["as it is"], x)] for name, x in speeds.items()}
 
 
 def show_tricks(size, found):
     print(f"{size}, 8 prompts x 8 samples; time, against our eager sampler as it is")
     for name, ratios in found.items():
-        print(f"{name:34}{statistics.median(ratios):8.2f}    {min(ratios):.2f} to {max(ratios):.2f}")
-    print(json.dumps({"size": size, "threads": torch.get_num_threads(), "torch": torch.__version__, "ratios": found}))
+        print(f"{name:34}{statistics.median(ratios):8.2f}    {spread(ratios)}")
+    print(json.dumps({"size": size, **machine(), "ratios": found}))
 
 
 # ---- trees ----
 
 STATE, OBSERVATION = 56, 8  # tokens of a typical reply on house, levels 2 and 3
-
-
-def tree_world(device):
-    """A world model of the default size with random weights. -> World, environments"""
-    v = {**run.parse([], train.GROUPS)[1], **train.PRESETS["worldmodel"]}
-    found, language = world.open_envs(v)
-    tok = world.open_tokenizer(v, found, language)
-    tok.stop_ids = ()  # a reply ends when it is full
-    torch.manual_seed(0)
-    model = GPT(small_config(tok.n_vocab, 256, v["layers"], v["width"])).to(device)
-    return mediation.World(model, tok, worldmodel.Config(), language, STATE, OBSERVATION), found
-
-
-def step(w, optimizer, replies):
-    """Backward and optimiser step on replies with random advantages, as an update does. -> seconds"""
-    began = time.perf_counter()
-    rows, advantage, total = worldmodel.training_rows(replies, torch.randn(len(replies)), w.model.embed.weight.device)
-    grpo.update(w.model, optimizer, rows, rows.mask.float(), advantage, grpo.Config(), total=total)
-    return time.perf_counter() - began
+SAMPLES = 4 + 16 + 64  # of a tree with A = B = C = 4
 
 
 def tree(repeats, examples=8):
-    """Sampling and whole update of trees with A = B = C = 4, and of as many samples, and tokens, in one stage. Eight examples, as
-    in training: flat fills 672 rows of 704, the tree all of its 32, 128 and 512."""
-    w, found = tree_world("cpu")
-    optimizer = torch.optim.AdamW(w.model.parameters(), lr=0.0)
-    batch, names = trajectories.examples(found, range(examples), "train", "bench"), [("bench", i) for i in range(examples)]
-    widths = (4, [4], 4)
-    samples = 4 + 16 + 64
+    """Trees with A = B = C = 4, and as many samples in one stage -> {what: [seconds]}, sizes"""
+    cfg = worldmodel.Config()
+    worlds = worldmodel.open_worlds(cfg)
+    first = next(iter(worlds.values()))
+    tok = worldmodel.open_tokenizer(cfg, worlds, first)
+    tok.stop_ids = ()  # a reply ends when it is full
+    torch.manual_seed(0)
+    model = GPT(small_config(tok.n_vocab, 256, cfg.layers, cfg.width))  # of the default size
+    form, sampler = imagine.FORMULATIONS["strict"], Sampler(model, examples * SAMPLES)
+    sizes = cfg.window, STATE, OBSERVATION
+    w = worldmodel.WorldModel(model, tok, first.language, form, *sizes, sampler)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+    batch = record.examples(worlds, range(examples), "train", "bench")
+    streams = [("bench", i) for i in range(examples)]
     tokens = 4 * STATE + 16 * STATE + 64 * OBSERVATION
-    flat_new = round(tokens / samples)
-    times = {"tree, sampling": [], "flat, sampling": [], "tree, update": [], "flat, update": []}
+    flat_new = round(tokens / SAMPLES)
+
+    def grow():
+        states, moved, seen = worldmodel.grow(w, batch, streams, 4, 4, 4)
+        return states + moved + seen
+
+    def flat():
+        return w.reply([w.encode_prompt(e.past) for e in batch], SAMPLES, flat_new, streams, 1.0)
+
+    def update():  # on random advantages, as an update does
+        rows, advantage, total = training_rows(replies, torch.randn(len(replies)))
+        grpo.update_on(model, optimizer, rows, rows.mask.float(), advantage, cfg, total=total)
+    times = {f"{kind}, {part}": [] for kind in ("tree", "flat") for part in ("sampling", "update")}
     for i in range(repeats + 1):
-        began = time.perf_counter()
-        states, links = worldmodel.grow(w, batch, names, widths)
-        seconds = {"tree, sampling": time.perf_counter() - began}
-        seconds["tree, update"] = seconds["tree, sampling"] + step(w, optimizer, states + links[0][0] + links[0][1])
-        began = time.perf_counter()
-        flat = mediation.write(w, [mediation.encode_prompt(w, e.past) for e in batch], samples, flat_new, names)
-        seconds["flat, sampling"] = time.perf_counter() - began
-        seconds["flat, update"] = seconds["flat, sampling"] + step(w, optimizer, flat)
-        if i:  # the first is a warm-up
-            for name, value in seconds.items():
-                times[name].append(value)
-    return times, {"examples": examples, "samples": samples, "tokens": tokens, "flat_tokens": samples * flat_new}
+        for kind, sample in (("tree", grow), ("flat", flat)):
+            replies, sampled = timed(sample, "cpu")
+            _, updated = timed(update, "cpu")
+            if i:  # the first is a warm-up
+                times[f"{kind}, sampling"].append(sampled)
+                times[f"{kind}, update"].append(sampled + updated)
+    facts = {"samples": SAMPLES, "tokens": tokens, "flat_tokens": SAMPLES * flat_new}
+    return times, {"examples": examples, **facts}
 
 
 def show_tree(times, facts):
-    print(f"{facts['examples']} examples, {facts['samples']} samples each: {facts['tokens']} sampled tokens in a tree, {facts['flat_tokens']} flat")
-    result = {**facts, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    print("%d examples, %d samples each: %d sampled tokens in a tree, %d flat" % (*facts.values(),))
+    result = {}
     for part in ("sampling", "update"):
-        ratios = [a / b for a, b in zip(times[f"tree, {part}"], times[f"flat, {part}"])]
-        median = {kind: statistics.median(times[f"{kind}, {part}"]) for kind in ("tree", "flat")}
-        print(f"{part:10} tree {median['tree']:.2f} s, flat {median['flat']:.2f} s, ratio {statistics.median(ratios):.2f} "
-              f"({min(ratios):.2f} to {max(ratios):.2f})")
-        result[part] = {"tree_s": median["tree"], "flat_s": median["flat"], "ratio": statistics.median(ratios), "ratios": ratios}
-    print(json.dumps(result))
+        of_tree, of_flat = times[f"tree, {part}"], times[f"flat, {part}"]
+        ratios = [a / b for a, b in zip(of_tree, of_flat)]
+        a, b, ratio = map(statistics.median, (of_tree, of_flat, ratios))
+        print(f"{part:10} tree {a:.2f} s, flat {b:.2f} s, ratio {ratio:.2f} ({spread(ratios)})")
+        result[part] = {"tree_s": a, "flat_s": b, "ratio": ratio, "ratios": ratios}
+    print(json.dumps({**facts, **machine(), **result}))
 
 
 def profile(size, rows):
-    """Where a decode step's time goes on a GPU: the five longest kernels, and the share of the time in which none ran."""
+    """On a GPU: the five longest kernels of decoding, and the share of time in which none ran."""
     from torch.profiler import ProfilerActivity
     cfg, prompt, new = SIZES[size]
-    sample = ours(GPT(cfg).to("cuda"), torch.randint(cfg.vocab_size, (rows, prompt)).tolist(), new, compile=True, dtype=torch.bfloat16)
+    prompts = torch.randint(cfg.vocab_size, (rows, prompt)).tolist()
+    sample = ours(GPT(cfg).to("cuda"), prompts, new, compile=True, dtype=torch.bfloat16)
     sample()
     with torch.profiler.profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        sample()
-        torch.cuda.synchronize()
-        seconds = time.perf_counter() - began
-    kernels = sorted((e for e in found.key_averages() if e.self_device_time_total > 0), key=lambda e: -e.self_device_time_total)
-    busy = sum(e.self_device_time_total for e in kernels) * 1e-6
-    print(f"\n{size}, {rows} rows: {1e3 * seconds:.1f} ms, of which the device idled {100 * (1 - busy / seconds):.1f}%")
-    for e in kernels[:5]:
-        print(f"{e.self_device_time_total / 1e3:10.2f} ms {e.count:7} x  {e.key[:90]}")
+        _, seconds = timed(sample, "cuda")
+    kernels = sorted(found.key_averages(), key=lambda event: -event.self_device_time_total)
+    idle = 1 - sum(event.self_device_time_total for event in kernels) * 1e-6 / seconds
+    print(f"\n{size}, {rows} rows: {1e3 * seconds:.1f} ms, the device idle {idle:.1%}")
+    for event in kernels[:5]:
+        print(f"{event.self_device_time_total / 1e3:10.2f} ms {event.count:7} x  {event.key[:90]}")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    gpu = torch.cuda.is_available()
-    parser.add_argument("what", nargs="?", default="sampling", choices=["sampling", "tricks", "tree"])
-    parser.add_argument("--size", default="10m,124m" if gpu else "toy", help="of toy, 10m, 124m, by commas [toy; on a GPU 10m,124m]")
-    parser.add_argument("--batch", default="1,64,256" if gpu else "64", help="rows, by commas [64; on a GPU 1,64,256]")
-    parser.add_argument("--only", default="", help="these samplers only, their names in the table without commas, by commas: ours compiled,no cache")
-    parser.add_argument("--repeats", type=int, default=5, help="[5]")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads [1]")
-    parser.add_argument("--json", action="store_true", help="nothing but the JSON object")
-    parser.add_argument("--profile", action="store_true", help="on a GPU: the longest kernels of a decode step instead")
-    args = parser.parse_args()
-    torch.set_num_threads(max(1, args.threads))
-    if args.what == "tree":
-        return show_tree(*tree(max(1, args.repeats)))
-    sizes = args.size.split(",")
-    if set(sizes) - SIZES.keys() or not all(b.isdigit() and int(b) for b in args.batch.split(",")):
+def main(argv=None):
+    device = "cuda" if (gpu := torch.cuda.is_available()) else "cpu"
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    add, (size, batch) = parser.add_argument, ("10m,124m", "1,64,256") if gpu else ("toy", "64")
+    add("what", nargs="?", default="sampling", choices=["sampling", "tricks", "tree"])
+    add("--size", default=size, help=f"of {', '.join(SIZES)}, separated by commas [{size}]")
+    add("--batch", default=batch, help=f"rows, separated by commas [{batch}]")
+    add("--only", default="", help="these samplers, as in the table: ours compiled,no cache [all]")
+    add("--repeats", type=int, default=5, help="[5]")
+    add("--threads", type=int, default=1, help="CPU threads [1]")
+    add("--json", action="store_true", help="print nothing but the JSON object")
+    add("--profile", action="store_true", help="on a GPU: a decode step's longest kernels instead")
+    args = parser.parse_args(argv)
+    repeats, only = max(1, args.repeats), [name.strip() for name in args.only.split(",") if name]
+    sizes, batches = args.size.split(","), args.batch.split(",")
+    if set(sizes) - SIZES.keys() or not all(b.isdigit() and int(b) for b in batches):
         parser.error(f"--size is of {', '.join(SIZES)}; --batch numbers of rows, as 1,16,64")
-    if args.what == "tricks":
-        for size in sizes:
-            show_tricks(size, tricks(size, max(1, args.repeats), "cuda" if gpu else "cpu"))
-        return
     if args.profile and not gpu:
         parser.error("--profile needs a GPU")
+
+    torch.set_num_threads(max(1, args.threads))
+    if args.what == "tree":
+        return show_tree(*tree(repeats))
+    if args.what == "tricks":
+        return [show_tricks(size, tricks(size, repeats, device)) for size in sizes]
     torch._dynamo.config.cache_size_limit = 64  # many samplers in one process
-    found = []
-    for size in sizes:
-        for rows in map(int, args.batch.split(",")):
-            if args.profile:
-                profile(size, rows)
-                continue
-            found.append(sampling(size, rows, max(1, args.repeats), "cuda" if gpu else "cpu", [o.strip() for o in args.only.split(",") if o]))
-            if not args.json:
-                show(found[-1])
-    peak = torch.cuda.max_memory_allocated() / 2**20 if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    device = torch.cuda.get_device_name() if gpu else f"CPU, {args.threads} threads"
-    print(json.dumps({"device": device, "torch": torch.__version__, "peak_mib": round(peak), "runs": found}))
+    cells, found = [(size, int(rows)) for size in sizes for rows in batches], []
+    for size, rows in cells:
+        if args.profile:
+            profile(size, rows)
+            continue
+        found.append(sampling(size, rows, repeats, device, only))
+        if not args.json:
+            show(found[-1])
+    name = f"CPU, {torch.get_num_threads()} threads"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    if gpu:
+        name, peak = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated() / 2**20
+    print(json.dumps({"device": name, **machine(), "peak_mib": round(peak), "runs": found}))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,21 @@
 """GPT: a decoder-only transformer, small enough to read, general enough for public weights.
 
-Pre-norm RMSNorm, rotary positions, grouped-query attention (optional QK-norm, optional QKV bias, head width apart from
-width), SwiGLU, tied or untied embeddings: the shape of Llama, Qwen2.5 and Qwen3. `model(tokens)` is the whole
-interface for training; the sampler adds `positions` and a `cache`. Left out: dropout, initialisation tricks, sharding.
+Pre-norm RMSNorm, rotary positions, grouped-query attention (optional QK-norm, optional QKV bias,
+head width apart from width), SwiGLU, tied or untied embeddings: the shape of Llama, Qwen2.5 and
+Qwen3. `model(tokens)` gives logits, `token_logp(model, tokens)` the log-probs that a loss needs;
+the sampler adds `positions` and a `cache`. Left out: dropout, initialisation tricks, sharding.
 
-Letters in shape comments: B rows, T tokens, S cache slots, V vocabulary, D width, H heads, K key-value heads, C head width.
-"""
+Letters: B rows, T tokens, S slots, V vocabulary, D width, H heads, K kv_heads, C head width. """
 import math
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+import weights
 
 
 @dataclass
@@ -26,7 +29,7 @@ class GPTConfig:
     head_width: int = 32
     ffn_width: int = 256  # SwiGLU's inner width
     rope_base: float = 10000.0
-    rope_llama3: tuple = ()  # of Llama 3.1 and later: factor, low and high frequency factor, original context
+    rope_llama3: tuple = ()  # Llama 3.1: factor, low and high frequency factor, original context
     norm_eps: float = 1e-6
     qk_norm: bool = False  # Qwen3
     qkv_bias: bool = False  # Qwen2.5
@@ -34,16 +37,18 @@ class GPTConfig:
 
 
 def small_config(vocab_size, context, layers, width):
-    """A config of the usual proportions: heads of 32, feed-forward 8/3 of the width in multiples of 32."""
-    return GPTConfig(vocab_size, context, layers, heads=width // 32, kv_heads=width // 32, width=width, head_width=32,
-                     ffn_width=-(-width * 8 // 3 // 32) * 32)
+    """The usual proportions: heads of 32, a feed-forward of 8/3 of the width, rounded up to 32s."""
+    return GPTConfig(vocab_size, context, layers, heads=width // 32, kv_heads=width // 32,
+                     width=width, head_width=32, ffn_width=-(-width * 8 // 3 // 32) * 32)
 
 
 class Attention(nn.Module):
     def __init__(self, cfg):
         super().__init__()
         self.cfg = cfg
-        self.qkv = nn.Linear(cfg.width, (cfg.heads + 2 * cfg.kv_heads) * cfg.head_width, bias=cfg.qkv_bias)  # one multiplication for three
+        # queries, keys and values come from one multiplication
+        heads = cfg.heads + 2 * cfg.kv_heads
+        self.qkv = nn.Linear(cfg.width, heads * cfg.head_width, bias=cfg.qkv_bias)
         self.out = nn.Linear(cfg.heads * cfg.head_width, cfg.width, bias=False)
         if cfg.qk_norm:
             self.q_norm = nn.RMSNorm(cfg.head_width, cfg.norm_eps)
@@ -52,12 +57,14 @@ class Attention(nn.Module):
     def forward(self, x, cos, sin, cache, rows, positions, slots, mask):
         B, T, _ = x.shape
         H, K = self.cfg.heads, self.cfg.kv_heads
-        q, k, v = self.qkv(x).view(B, T, H + 2 * K, -1).split([H, K, K], dim=2)  # [B, T, H, C], [B, T, K, C] twice
+        qkv = self.qkv(x).view(B, T, H + 2 * K, -1)
+        q, k, v = qkv.split([H, K, K], dim=2)  # [B, T, H, C], [B, T, K, C] twice
         if self.cfg.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        if cache is not None:  # write the new keys and values into their slots, attend to all slots up to one's own position
-            keys, values = cache  # [B_all, K, S, C] each: a head's slots lie side by side, which makes decoding's attention twice as fast
+        # write the new keys and values into their slots, then attend to the slots so far
+        if cache is not None:
+            keys, values = cache  # [B_all, K, S, C] each: a head's slots lie together, fast to read
             at = (torch.arange(B, device=x.device) if rows is None else rows)[:, None]
             keys[at, :, positions] = k
             values[at, :, positions] = v
@@ -71,16 +78,19 @@ class Attention(nn.Module):
 
 
 def rotate(x, cos, sin):
-    """Rotary position embedding (arXiv 2104.09864), halves paired as in Llama's public weights. x: [B, T, H, C], cos and sin:
-    [B, T, 1, C/2], always fp32."""
+    """Rotary position embedding (arXiv 2104.09864), halves paired as in Llama's public weights.
+    x: [B, T, H, C]; cos, sin: [B, T, 1, C/2], always fp32."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).type_as(x)
 
 
 def rope_table(cfg):
-    """-> cos, sin: [context + 1, C/2] each; the last row is the cache's scrap slot. Llama 3 stretches what turns slowly: wavelengths longer
-    than original context / low factor by `factor`, those shorter than original context / high factor not at all, with a ramp between."""
-    frequency = cfg.rope_base ** (-torch.arange(0, cfg.head_width, 2) / cfg.head_width)  # radians a token
+    """-> cos, sin: [context + 1, C/2] each; the last row is the cache's scrap slot.
+
+    Llama 3 stretches long wavelengths: those above original context / low factor by `factor`, those
+    below original context / high factor not at all, with a ramp between."""
+    # radians a token
+    frequency = cfg.rope_base ** (-torch.arange(0, cfg.head_width, 2) / cfg.head_width)
     if cfg.rope_llama3:
         factor, low, high, original = cfg.rope_llama3
         kept = ((original * frequency / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
@@ -92,7 +102,8 @@ def rope_table(cfg):
 class SwiGLU(nn.Module):
     def __init__(self, cfg):
         super().__init__()
-        self.gate_up = nn.Linear(cfg.width, 2 * cfg.ffn_width, bias=False)  # one multiplication for two
+        # gate and up in one multiplication
+        self.gate_up = nn.Linear(cfg.width, 2 * cfg.ffn_width, bias=False)
         self.down = nn.Linear(cfg.ffn_width, cfg.width, bias=False)
 
     def forward(self, x):
@@ -121,7 +132,8 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(cfg) for _ in range(cfg.layers))
         self.norm = nn.RMSNorm(cfg.width, cfg.norm_eps)
         self.head = nn.Linear(cfg.width, cfg.vocab_size, bias=False)
-        self.recompute = False  # in training: keep a block's input only, and compute the block again in the backward pass
+        # in training: keep a block's input only and compute it again in the backward pass
+        self.recompute = False
         if cfg.tied:
             self.head.weight = self.embed.weight
         cos, sin = rope_table(cfg)
@@ -129,7 +141,8 @@ class GPT(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
         self.apply(self._init)
         for name, p in self.named_parameters():
-            if name.endswith(("attn.out.weight", "ffn.down.weight")):  # they add to the residual stream 2 * layers times
+            # they add to the residual stream 2 * layers times
+            if name.endswith(("attn.out.weight", "ffn.down.weight")):
                 nn.init.normal_(p, std=(2 * cfg.layers * cfg.width) ** -0.5)
 
     def _init(self, module):
@@ -139,24 +152,31 @@ class GPT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def hidden(self, tokens, positions=None, cache=None, rows=None, slots=None, mask=None):
-        """Everything before the output head. tokens: [B, T] -> [B, T, D]. Without more, a row is one text. With positions [B, T] and
-        mask [B, 1, T, T] (bool: who sees whom) it is what they say: several texts that share their beginning, say.
+        """Everything before the output head. tokens: [B, T] -> [B, T, D]. With nothing else, a row
+        is one text. positions [B, T] and mask [B, 1, T, T] (bool: who sees whom) let a row hold
+        several texts that share a prompt.
 
-        With a cache (keys and values, [B_all, K, S, C] each, for every layer): tokens stand at `positions` [B, T] of the cache
-        rows `rows` [B] (None: all, in order); their keys and values are written there, and each attends to the slots up to its
-        own position. `slots`: no position that matters lies behind so many (None: look at all)."""
+        With a cache (keys and values, [B_all, K, S, C] each, for every layer): tokens stand at
+        `positions` [B, T] of the cache rows `rows` [B] (None: all, in order); their keys and values
+        are written there, and each attends to the slots up to its own position. slots: how many
+        slots are in use (None: all of them)."""
         if cache is None:
-            positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens) if positions is None else positions
+            if positions is None:
+                positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
         else:
             slots = slots or cache[0][0].shape[2]
-            mask = torch.arange(slots, device=tokens.device) <= positions[:, None, :, None]  # [B, 1, T, S]
-        cos, sin = self.cos[positions][:, :, None], self.sin[positions][:, :, None]  # [B, T, 1, C/2]
+            slot = torch.arange(slots, device=tokens.device)
+            mask = slot <= positions[:, None, :, None]  # [B, 1, T, S]
+        cos = self.cos[positions][:, :, None]  # [B, T, 1, C/2]
+        sin = self.sin[positions][:, :, None]
         x = self.embed(tokens)  # [B, T, D]
         for i, block in enumerate(self.blocks):
             if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, cos, sin, None, rows, positions, slots, mask, use_reentrant=False)
+                x = checkpoint(block, x, cos, sin, None, rows, positions, slots, mask,
+                               use_reentrant=False)
             else:
-                x = block(x, cos, sin, None if cache is None else cache[i], rows, positions, slots, mask)
+                layer_cache = None if cache is None else cache[i]
+                x = block(x, cos, sin, layer_cache, rows, positions, slots, mask)
         return self.norm(x)
 
     def forward(self, tokens, *cached):
@@ -164,10 +184,116 @@ class GPT(nn.Module):
         return self.head(self.hidden(tokens, *cached)).float()
 
     @classmethod
-    def from_pretrained(cls, folder, context=0):
-        """Public weights of the Llama, Qwen2.5 and Qwen3 families, from a folder in Hugging Face format: see weights.py."""
-        import weights  # which imports this module
-        return weights.from_pretrained(folder, context)
+    def from_pretrained(cls, folder, context=0, dtype=torch.float32):
+        """Load Llama, Qwen2.5 or Qwen3 weights from a folder in Hugging Face format (weights.py).
+
+        context: longest row in tokens; 0: the model's own. ValueError in one line for an unknown
+        architecture, and for missing, extra or misshapen tensors."""
+        cfg = GPTConfig(**weights.read_config(folder, context))
+        with torch.device("meta"):  # draw nothing that would be overwritten
+            model = cls(cfg)
+        model.cos, model.sin = rope_table(cfg)
+        model.load_state_dict(weights.read_tensors(folder, model, dtype), assign=True)
+        if cfg.tied:
+            model.head.weight = model.embed.weight
+        return model
 
     def n_params(self):
         return sum(p.numel() for p in self.parameters())
+
+
+# ---- log-probs, for a loss ----
+
+def token_logp(model, tokens, temperature=1.0, wanted=None, branch=None):
+    """Log-prob of each token given those before it: [R, T] -> [R, T], 0 for the first.
+
+    wanted: [R, T] bool, the tokens you ask for (None: all); the others get 0. The output head and
+    its softmax, much of a small model's work, run on these alone. branch: Rows.branch, where some
+    completions share a prompt: each follows the prompt's last token and sees none of the others."""
+    slot = torch.arange(tokens.shape[1], device=tokens.device)
+    before, packed = (slot - 1).expand_as(tokens), {}  # [R, T]: the place of the token before it
+    if branch is not None:
+        before, packed = branched(branch, slot)
+    wanted = torch.ones_like(tokens, dtype=torch.bool) if wanted is None else wanted.clone()
+    wanted[:, 0] = False
+    row, column = wanted.nonzero(as_tuple=True)  # [n] each
+    with torch.autocast(tokens.device.type, torch.bfloat16, enabled=tokens.device.type == "cuda"):
+        x = model.hidden(tokens, **packed)[row, before[row, column]]  # [n, D]
+        logp = head_logp(model.head, x, tokens[row, column], temperature)  # [n]
+    return logp.new_zeros(tokens.shape).index_put((row, column), logp)
+
+
+def branched(branch, slot):
+    """Rows of a prompt and its completions -> place of the token before each, {positions, mask}."""
+    prompt = (branch == 0).sum(1, keepdim=True)  # [R, 1], its length
+    first = (branch > 0) & (branch != branch.roll(1, 1))  # a completion begins
+    start = torch.where(first, slot, 0).cummax(1).values
+    before = torch.where(first, prompt - 1, slot - 1)
+    # padding stands anywhere: a row of several completions may be longer than the context
+    position = torch.where(branch > 0, prompt + slot - start, torch.where(branch < 0, 0, slot))
+    seen = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])  # [R, who, whom]
+    causal = slot <= slot[:, None]
+    return before, {"positions": position, "mask": (seen & causal)[:, None]}
+
+
+LOGITS = 2**24  # held in memory at once
+
+
+def head_logp(head, x, token, temperature):
+    """x: [n, D], token: [n] -> log-prob of each, [n]. No more than LOGITS logits are in memory at
+    once, neither here nor in the backward pass, which computes chunks again: with a large
+    vocabulary logits would be most of the memory."""
+    def chunk(x, token):
+        logits = head(x).float() / temperature  # [chunk, V]
+        return logits.gather(1, token[:, None])[:, 0] - logits.logsumexp(-1)
+    n = max(1, LOGITS // head.out_features)
+    if len(x) <= n:
+        return chunk(x, token)
+    chunks = zip(x.split(n), token.split(n))
+    return torch.cat([checkpoint(chunk, *part, use_reentrant=False) for part in chunks])
+
+
+# ---- micro-batches ----
+
+def sampled_length(mask):
+    """[R, T] -> length of each row up to its last token that counts, [R]. The rest is padding."""
+    return ((mask != 0) * torch.arange(1, mask.shape[1] + 1, device=mask.device)).amax(1)
+
+
+def by_length(length, index, micro_rows, waste=0.15):
+    """Cut a batch into micro-batches of rows of similar length. length: [R]; index: the rows to
+    take. Yields (part of index, length of its longest row): a part holds micro_rows rows at most,
+    and when it holds 8 or more, at most a share of `waste` of it is padding."""
+    index = index[length[index].argsort(stable=True)]
+    lengths, first = length[index].tolist(), 0
+    for i in range(1, len(lengths) + 1):
+        last = i == len(lengths)
+        full = i - first == micro_rows
+        filled = sum(lengths[first:i + 1])
+        if last or full or (i - first >= 8 and filled < (1 - waste) * lengths[i] * (i + 1 - first)):
+            yield index[first:i], lengths[i - 1]
+            first = i
+
+
+# ---- one optimiser step ----
+
+def zero_gradients(model):
+    """0, not None: a rank that has nothing to train on still takes part in the sum of gradients."""
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+
+
+def apply_gradients(model, optimizer, grad_clip, loss):
+    """Sum the ranks' gradients, clip, step unless it is not finite -> {"grad_norm", "skipped"}."""
+    params = list(model.parameters())
+    # all_reduce, not the DDP wrapper: ranks may run different numbers of micro-batches
+    if dist.is_initialized():
+        flat = torch.cat([p.grad.flatten() for p in params])
+        dist.all_reduce(flat)
+        for p, g in zip(params, flat.split([p.numel() for p in params])):
+            p.grad.copy_(g.view_as(p))
+    norm = torch.nn.utils.clip_grad_norm_(params, grad_clip)
+    if not bool(torch.isfinite(norm) & torch.isfinite(loss)):
+        return {"grad_norm": float(norm), "skipped": 1}
+    optimizer.step()
+    return {"grad_norm": float(norm), "skipped": 0}

@@ -1,15 +1,19 @@
-"""Every arm of a paper's claim over several seeds -> a table with intervals, and a figure.
+"""Run every arm of a paper's claim over several seeds -> a table with intervals, and a figure.
 
-    python reproduce.py tandem --tune        # the learning rates and KL weights, on valid problems of another seed
-    python reproduce.py tandem --seeds 3     # restarts where it stopped; writes out/reproduce/tandem/{results.json,table.md,tandem.png}
-    python reproduce.py worldmodel --seeds 3 # as well; its tables are paper.{json,md}, those of --compare training and unbounded have theirs
-    python reproduce.py worldmodel --env textworld     # on a real text world: textworld or scienceworld
-    python reproduce.py atod --seeds 3       # as well
+    python reproduce.py tandem --tune        # the learning rates and KL weights, on another seed
+    python reproduce.py tandem --seeds 3     # -> out/reproduce/tandem/: results, table, figure
+    python reproduce.py worldmodel --seeds 3
+    python reproduce.py worldmodel --seeds 3 --compare training     # -> training.{json,md}
+    python reproduce.py worldmodel --env textworld      # on a real text world, or scienceworld
+    python reproduce.py atod --seeds 3
+    python reproduce.py tandem --redraw      # table and figure of docs/, without training
 
-What an arm is, and when a claim counts as reproduced: claims/__init__.py. The arms, tables and figures of a paper: claims/<paper>.py.
+It goes on where it was stopped. What an arm is, and when a claim counts as reproduced:
+claims/__init__.py. The arms, tables and figures of a paper: claims/<paper>.py.
 """
 import argparse
 import os
+import sys
 
 import claims
 import claims.atod
@@ -20,17 +24,23 @@ import claims.worldmodel
 PAPERS = {"tandem": claims.tandem, "worldmodel": claims.worldmodel, "atod": claims.atod}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_arguments(argv):
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paper", choices=list(PAPERS))
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds [3]")
     parser.add_argument("--first-seed", type=int, default=0, help="the seeds count from here [0]")
-    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, one thread each [2]")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a thread each [2]")
     parser.add_argument("--compare", default="paper", choices=claims.worldmodel.COMPARISONS,
-                        help="worldmodel: the paper's formulations; ways of training (fGRPO, plain GRPO, a chain of two transitions); or the whole history in view [paper]")
-    parser.add_argument("--env", default="house", choices=["house", *claims.realworlds.PAPER], help="worldmodel: on which world [house]")
-    parser.add_argument("--tune", action="store_true", help="tandem: search the grid first, on another seed's valid problems")
-    args = parser.parse_args()
+                        help="worldmodel: the paper's formulations; two ways of training (fGRPO, "
+                             "plain GRPO); or the whole history in view [paper]")
+    parser.add_argument("--env", default="house", choices=["house", *claims.realworlds.PAPER],
+                        help="worldmodel: on which world [house]")
+    parser.add_argument("--tune", action="store_true",
+                        help="tandem: search the grid first, on another seed's valid problems")
+    parser.add_argument("--redraw", action="store_true",
+                        help="train nothing: table and figure from the results in docs/")
+    args = parser.parse_args(argv)
     if not 1 <= args.seeds <= max(claims.T_95):
         parser.error(f"--seeds is 1 to {max(claims.T_95)}")
     if args.paper != "tandem" and args.tune:
@@ -39,16 +49,28 @@ def main():
         parser.error("--compare is for worldmodel")
     if args.env != "house" and (args.paper != "worldmodel" or args.compare != "paper"):
         parser.error("--env is for worldmodel, without --compare")
-    folder, paper = f"out/reproduce/{args.paper}", PAPERS[args.paper]
+    return args
+
+
+def main(argv=None):
+    args = read_arguments(argv)
+    paper, more = PAPERS[args.paper], [args.compare] if args.paper == "worldmodel" else []
+    if args.env != "house":
+        paper, more = claims.realworlds, [args.env]
+    if args.redraw:
+        print(paper.redraw(*more))
+        return
+    folder = f"out/reproduce/{args.paper}"
     os.makedirs(folder, exist_ok=True)
-    seeds = list(range(args.first_seed, args.first_seed + args.seeds))
     if args.tune:
         paper.tune(folder, args.jobs)
-    elif args.env != "house":
-        claims.realworlds.reproduce(folder, seeds, args.jobs, args.env)
     else:
-        paper.reproduce(folder, seeds, args.jobs, *([args.compare] if args.paper == "worldmodel" else []))
+        seeds = list(range(args.first_seed, args.first_seed + args.seeds))
+        paper.reproduce(folder, seeds, args.jobs, *more)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on where it was stopped")

@@ -1,28 +1,36 @@
-"""From tasks to training rows: episodes of one turn or of many, played side by side.
+"""From tasks to training rows: play episodes of one or many turns side by side, and evaluate them.
 
-A question with a verifiable answer is a game of one turn, so this is the only rollout there is. What it hands over, `Rows`, is all
-that a loss ever sees: ids as they were sampled, their log-probs, and which of them the model wrote.
+A question with a verifiable answer is a game of one turn, so this is the only rollout. A loss sees
+nothing but its `Rows`: ids as they were sampled, their log-probs, and which the model wrote.
 
-Letters: N prompts, G group, E = N * G episodes, R rows (an episode has more than one when it outgrew its context), T tokens.
-"""
+Letters: N prompts, G group, E = N * G episodes, R rows (one or more an episode), T tokens. """
+import itertools
+import math
+import os
+import sys
 from dataclasses import dataclass
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+import envs
+import run
+
+
+# ---- what a loss sees ----
 
 @dataclass
 class Rows:
-    """A batch of training rows. Token t's entries stand at column t; each row is one contiguous context."""
+    """A batch of training rows, each one contiguous context. Column t is about token t."""
     tokens: torch.Tensor  # [R, T] int64
-    mask: torch.Tensor  # [R, T] bool: sampled, not forced. The end token is an action: it is in the mask
+    mask: torch.Tensor  # [R, T] bool: sampled, not forced (an end token is sampled too)
     behaviour_logp: torch.Tensor  # [R, T] log-prob when sampled, 0 elsewhere
-    turn_of_token: torch.Tensor  # [R, T] int64: the turn it was sampled in; -1 for what the environment said
+    turn_of_token: torch.Tensor  # [R, T] int64: its turn; -1 where the environment speaks
     episode: torch.Tensor  # [R] int64
     group: torch.Tensor  # [R] int64: which prompt
     author: torch.Tensor | None = None  # [R, T] bool: the senior wrote it (tandem only)
     opens: torch.Tensor | None = None  # [R, T] bool: its author was drawn before it (tandem only)
-    branch: torch.Tensor | None = None  # [R, T] int64: answers to one prompt that share a row; 0 the prompt, 1, 2, ... the answers
+    branch: torch.Tensor | None = None  # [R, T] int64: 0 the prompt; 1, 2, ... its completions
 
     def __getitem__(self, index):
         return Rows(*(None if x is None else x[index] for x in vars(self).values()))
@@ -32,77 +40,176 @@ class Rows:
         return Rows(*(x if x is None or x.dim() == 1 else x[:, :T] for x in vars(self).values()))
 
 
+# ---- tasks ----
+
+def open_env(cfg):
+    """The environment that the options name -> envs.Batch. Stop when it cannot be opened."""
+    names = ("level", "text", "turns")
+    options = {name: getattr(cfg, name) for name in names if getattr(cfg, name)}
+    try:
+        return envs.Batch(cfg.env, data=cfg.data, **options)
+    except TypeError:
+        raise run.Stop(f"{cfg.env} knows no --level, --text or --turns") from None
+    except ValueError as error:
+        raise run.Stop(str(error)) from None
+
+
+def check_prompts(env, tok, context, max_new):
+    """Stop when a prompt leaves no room for an answer, among the first 1,000 or 10,000 tasks."""
+    for split in envs.SPLITS:
+        total = min(env.first.tasks(split) or 1000, 10_000)
+        for first in range(0, total, 32):  # side by side: engines may be slow
+            tasks = range(first, min(first + 32, total))
+            for task, text in zip(tasks, env.reset_many(tasks, split)):
+                n = len(tok.encode_turn("user", text, first=True))
+                if n + min(max_new, context) > context:
+                    raise run.Stop(f"{split} task {task} has {n} tokens; with --max-new {max_new} "
+                                   f"it does not fit --context {context}")
+
+
 def train_tasks(env, step, n, seed):
-    """The training tasks of an update: the same for every arm of a seed; a finite set is gone through in a shuffled order."""
+    """An update's n training tasks, equal for all methods. A finite set is reshuffled per epoch."""
     first, total = step * n, env.first.tasks("train")
     if total is None:  # the second half of the seed's numbers: the first is for demonstrations
         return [seed * 10**7 + 5 * 10**6 + first + i for i in range(n)]
-    order = {e: torch.randperm(total, generator=torch.Generator().manual_seed(seed * 1000 + e)).tolist()
-             for e in {first // total, (first + n - 1) // total}}
+    order = {}
+    for epoch in {first // total, (first + n - 1) // total}:
+        generator = torch.Generator().manual_seed(seed * 1000 + epoch)
+        order[epoch] = torch.randperm(total, generator=generator).tolist()
     return [order[(first + i) // total][(first + i) % total] for i in range(n)]
 
 
-def rollout(sampler, env, tok, tasks, split, names, cfg):
-    """Play `cfg.group` episodes of each task, all in step, a turn at a time. env: envs.Batch; names: whose random numbers each of the
-    E = len(tasks) * group episodes uses (Sampler.seed).
+def next_tasks(r):
+    """The tasks of this rank in the update, and the random stream of each of their episodes."""
+    cfg = r.cfg
+    r.env.seconds = 0.0  # counts what the environment takes of this update
+    tasks = train_tasks(r.env, r.step, cfg.prompts, cfg.seed)[r.rank::r.world]
+    return tasks, streams_of(cfg.seed, "train", r.step, tasks, cfg.group)
 
-    What the environment says enters as forced tokens, as it was encoded once. Episodes that are over leave the batch. One that outgrows
-    its context goes on in a new row: the first observation (the goal) and its latest turns, prefilled afresh, for cached keys
-    would know what was dropped.
 
-    Returns (rows, episodes): Rows in the order of their episodes, and for each episode a dict with task, reward, turns, contexts (rows
-    it took), text (of its last turn) and what Step.info held."""
+def final_tasks(r):
+    """How many tasks the final table takes: as many as were asked for, or as there are."""
+    wanted = r.cfg.test_problems or r.env.first.problems
+    return min(wanted, r.env.first.tasks(r.cfg.final_split) or wanted)
+
+
+def streams_of(seed, purpose, step, tasks, group):
+    """Names of random streams (Sampler.seed), one an episode, in order."""
+    return [(seed, purpose, step, task, sample) for task in tasks for sample in range(group)]
+
+
+# ---- play ----
+
+@dataclass
+class Sampling:
+    """How to play; the Config of a method that plays has these fields too."""
+    group: int = 1  # episodes of each task
+    max_new: int = 0  # tokens a turn may take; 0: the world's own default
+    temperature: float = 1.0  # 0: greedy
+
+
+class Episode:
+    """One episode while it is played."""
+
+    def __init__(self, task, goal):
+        self.goal = goal  # ids of the first observation
+        self.rows = [new_row(goal)]  # training rows; the last one is being written
+        self.turns = []  # ids of each turn: what the model said, then what it was told
+        self.result = {"task": task, "reward": 0.0, "turns": 0, "contexts": 1, "truncated": False}
+
+
+def rollout(sampler, env, tok, tasks, split, streams, cfg):
+    """Play `cfg.group` episodes of each task side by side, a turn at a time. env: envs.Batch;
+    streams: a random stream for each of the E episodes; cfg: Sampling, or a Config with its fields.
+
+    What the environment says enters as forced tokens, encoded once. Episodes that are over leave
+    the batch. One that outgrows its context goes on in a new row: the first observation (the goal)
+    and its latest turns, prefilled afresh, because the cached keys have seen what was dropped.
+
+    -> Rows in the order of their episodes; a dict for each episode: task, reward, turns, contexts
+    (rows it took), text (of its last turn), and what Step.info held."""
     G, E = cfg.group, len(tasks) * cfg.group
-    max_new, context = cfg.max_new or env.first.max_new, sampler.context
+    max_new = cfg.max_new or env.first.max_new
+
+    # first observations: a group's prompt is prefilled once, then its cache is copied
+    observations = env.reset_many([task for task in tasks for _ in range(G)], split)
+    goals = [tok.encode_turn("user", text, first=True) for text in observations[::G]]
     sampler.start()
-    goals = [tok.encode_turn("user", o, first=True) for o in env.reset_many([task for task in tasks for _ in range(G)], split)[::G]]
     sampler.feed(range(len(tasks)), goals)
-    sampler.select([e // G for e in range(E)])  # the group's prompt is prefilled once
-    sampler.seed(names)
-    episodes = [{"task": tasks[e // G], "reward": 0.0, "turns": 0, "contexts": 1, "truncated": False} for e in range(E)]
-    rows = [new_row(e, goals[e // G]) for e in range(E)]  # the one that each episode writes
-    full, past = [], [[] for _ in range(E)]  # rows that outgrew their context; the ids of each episode's turns
-    alive = list(range(E))
-    at = {e: e for e in alive}  # the sampler's row of each episode that is alive
+    sampler.select([e // G for e in range(E)])
+    sampler.seed(streams)
+    episodes = [Episode(tasks[e // G], goals[e // G]) for e in range(E)]
+    row_of = {e: e for e in range(E)}  # the sampler's row of each episode that goes on
+
     for turn in range(env.first.max_turns):
-        before = sampler.sample(max_new, tok.stop_ids, temperature=cfg.temperature, rows=list(at.values())).tolist()
-        after = sampler.length.tolist()
-        low, high = min(before[b] for b in at.values()), max(after[b] for b in at.values())
-        found = {name: getattr(sampler, name)[:, low:high].tolist() for name in sampler.per_token}
-        said = {e: {name: x[b][before[b] - low:after[b] - low] for name, x in found.items()} for e, b in at.items()}
-        ended = {e: bool(new["tokens"]) and new["tokens"][-1] in tok.stop_ids for e, new in said.items()}
-        texts = [tok.decode(said[e]["tokens"][:-1] if ended[e] else said[e]["tokens"]) for e in alive]
-        replies, still, fresh = {}, [], {}
-        for e, text, step in zip(alive, texts, env.step_many(alive, texts)):
-            episode, new = episodes[e], said[e]
-            append(rows[e], new, turn)
-            truncated = episode["truncated"] or step.info.get("truncated", False) or not ended[e]
-            episode.update(step.info, text=text, turns=turn + 1, reward=episode["reward"] + step.reward, truncated=truncated)
-            replies[e] = ([] if ended[e] else [tok.end_id]) + tok.encode_turn("user", step.observation)
-            past[e].append(new["tokens"] + replies[e])
+        # the model speaks, then the environment
+        said = speak(sampler, tok, row_of, max_new, cfg.temperature)
+        steps = env.step_many(list(row_of), [new["text"] for new in said.values()])
+
+        # what comes next for each episode that goes on: ids to feed, or a whole new row
+        replies, fresh = {}, {}
+        for (e, new), step in zip(said.items(), steps):
+            reply = record_turn(episodes[e], new, step, turn, tok)
             if step.done:
                 continue
-            if after[at[e]] + len(replies[e]) >= context:
-                fresh[e] = latest(goals[e // G], past[e], context)
-                if len(fresh[e]) >= context:  # not even the goal and one turn fit
-                    episode["truncated"] = True
+            if new["filled"] + len(reply) >= sampler.context:
+                fresh[e] = latest(episodes[e].goal, episodes[e].turns, sampler.context)
+                if len(fresh[e]) >= sampler.context:  # not even the goal and one turn fit
+                    episodes[e].result["truncated"] = True
                     continue
-            still.append(e)
-        if not still or turn + 1 == env.first.max_turns:
+            replies[e] = reply
+        if not replies or turn + 1 == env.first.max_turns:
             break
-        if len(still) <= 0.75 * len(after) and not sampler.compile:  # copying a cache costs about a turn
-            sampler.select([at[e] for e in still])
-            at = {e: b for b, e in enumerate(still)}
-        alive, at = still, {e: at[e] for e in still}
-        for e in fresh.keys() & at.keys():
-            full.append(rows[e])
-            rows[e] = new_row(e, fresh[e])
-            episodes[e]["contexts"] += 1
-            sampler.clear([at[e]])
-        for e in set(alive) - fresh.keys():
-            append(rows[e], {"tokens": replies[e]})
-        sampler.feed([at[e] for e in alive], [fresh.get(e, replies[e]) for e in alive])
-    return stack(sorted(full + rows, key=lambda row: row["episode"]), G, sampler), episodes
+
+        # drop those that are over, unless they are few: to copy the cache costs about a turn
+        if len(replies) <= 0.75 * len(sampler.length) and not sampler.compile:
+            sampler.select([row_of[e] for e in replies])
+            row_of = {e: i for i, e in enumerate(replies)}
+        row_of = {e: row_of[e] for e in replies}
+
+        # what the environment said becomes part of the rows
+        for e in replies:
+            if e in fresh:
+                replies[e] = fresh[e]
+                episodes[e].rows.append(new_row(fresh[e]))
+                episodes[e].result["contexts"] += 1
+                sampler.clear([row_of[e]])
+            else:
+                append(episodes[e].rows[-1], {"tokens": replies[e]})
+        sampler.feed([row_of[e] for e in replies], list(replies.values()))
+    return stack(episodes, G, sampler), [episode.result for episode in episodes]
+
+
+def speak(sampler, tok, row_of, max_new, temperature):
+    """Sample a turn of each episode that goes on -> {episode: {the sampler's names: a value for
+    each token, "ended": by an end token?, "text": without it, "filled": length of the row}}."""
+    rows = list(row_of.values())
+    before = sampler.sample(max_new, tok.stop_ids, temperature=temperature, rows=rows).tolist()
+    after = sampler.length.tolist()
+    low = min(before[b] for b in row_of.values())
+    high = max(after[b] for b in row_of.values())
+    columns = {name: getattr(sampler, name)[:, low:high].tolist() for name in sampler.per_token}
+    said = {}
+    for e, b in row_of.items():
+        new = {name: column[b][before[b] - low:after[b] - low] for name, column in columns.items()}
+        ids = new["tokens"]
+        new["ended"] = bool(ids) and ids[-1] in tok.stop_ids
+        new["text"] = tok.decode(ids[:-1] if new["ended"] else ids)
+        new["filled"] = after[b]
+        said[e] = new
+    return said
+
+
+def record_turn(episode, new, step, turn, tok):
+    """Write a turn into the episode's row and result -> ids of what the environment said to it."""
+    append(episode.rows[-1], new, turn)
+    result = episode.result
+    truncated = result["truncated"] or step.info.get("truncated", False) or not new["ended"]
+    reward = result["reward"] + step.reward
+    result.update(step.info, text=new["text"], turns=turn + 1, reward=reward, truncated=truncated)
+    reply = ([] if new["ended"] else [tok.end_id]) + tok.encode_turn("user", step.observation)
+    episode.turns.append(new["tokens"] + reply)
+    return reply
 
 
 def latest(goal, turns, context):
@@ -115,8 +222,8 @@ def latest(goal, turns, context):
     return goal + kept
 
 
-def new_row(episode, prompt):
-    row = {"episode": episode, "tokens": [], "turn": [], "logp": [], "wrote": [], "opens": []}
+def new_row(prompt):
+    row = {"tokens": [], "turn": [], "logp": [], "wrote": [], "opens": []}
     append(row, {"tokens": prompt})
     return row
 
@@ -129,18 +236,177 @@ def append(row, new, turn=-1):
     row["turn"] += [turn] * n
 
 
-def stack(rows, group, sampler):
-    """Rows of lists -> Rows of tensors"""
+def stack(episodes, group, sampler):
+    """The rows of all episodes -> Rows of tensors, padded to the longest."""
+    device = sampler.tokens.device
+    rows = [row for episode in episodes for row in episode.rows]
+    number = [e for e, episode in enumerate(episodes) for _ in episode.rows]
+
     def column(name, dtype, padding=0):
         made = [torch.tensor(row[name], dtype=dtype) for row in rows]
-        return pad_sequence(made, batch_first=True, padding_value=padding).to(sampler.tokens.device)
-    turn, episode = column("turn", torch.long, -1), torch.tensor([row["episode"] for row in rows], device=sampler.tokens.device)
-    authors = [column(name, torch.bool) if name in sampler.per_token else None for name in ("wrote", "opens")]
-    return Rows(column("tokens", torch.long), turn >= 0, column("logp", torch.float), turn, episode, episode // group, *authors)
+        return pad_sequence(made, batch_first=True, padding_value=padding).to(device)
+    turn = column("turn", torch.long, -1)
+    episode = torch.tensor(number, device=device)
+    author, opens = (column(name, torch.bool) if name in sampler.per_token else None
+                     for name in ("wrote", "opens"))
+    return Rows(column("tokens", torch.long), turn >= 0, column("logp", torch.float), turn,
+                episode, episode // group, author, opens)
 
 
 def episode_rewards(episodes, group, device="cpu"):
     """-> rewards [N, G], valid [N, G] (False where the environment's engine failed)"""
-    rewards = torch.tensor([e["reward"] for e in episodes], device=device).view(-1, group)
-    valid = torch.tensor([not e.get("engine_failed", False) for e in episodes], device=device).view(-1, group)
-    return rewards, valid
+    rewards = torch.tensor([e["reward"] for e in episodes], device=device)
+    valid = torch.tensor([not e.get("engine_failed", False) for e in episodes], device=device)
+    return rewards.view(-1, group), valid.view(-1, group)
+
+
+# ---- from completions of many prompts to rows ----
+
+def training_rows(replies, advantage, device="cpu", longest=256):
+    """[Reply], advantage of each -> Rows, advantage of each token [R, T], number of tokens sampled.
+
+    Two savings, both exact for a pure policy gradient with one update a batch. Equal replies to a
+    prompt become one with the sum of their advantages, and a reply with advantage 0 is dropped. And
+    replies to a prompt share a row of up to `longest` tokens: the prompt once, then the replies,
+    none of which sees the others (Rows.branch)."""
+    merged = {}
+    for reply, a in zip(replies, advantage.tolist()):
+        key = tuple(reply.prompt), tuple(reply.ids)
+        merged[key] = (reply, merged[key][1] + a if key in merged else a)
+    kept = [(reply, a) for reply, a in merged.values() if a and reply.ids]
+    if not kept:  # every group was of equals: one row without an advantage, for the update to count
+        kept = [(next(reply for reply in replies if reply.ids), 0.0)]
+
+    # the answers to one prompt, in as many rows as they need
+    rows = {}  # prompt -> its rows, each a list of (reply, advantage)
+    for reply, a in kept:
+        mine = rows.setdefault(tuple(reply.prompt), [[]])
+        filled = len(reply.prompt) + sum(len(other.ids) for other, _ in mine[-1])
+        if mine[-1] and filled + len(reply.ids) > longest:
+            mine.append([])
+        mine[-1].append((reply, a))
+    rows = [(prompt, row) for prompt, mine in rows.items() for row in mine]
+
+    def column(of_prompt, of_reply, padding=0):
+        """Values of a prompt's tokens and of its answers' -> [R, T]"""
+        made = []
+        for prompt, row in rows:
+            values = of_prompt(prompt)
+            for number, (reply, a) in enumerate(row, 1):
+                values = values + of_reply(reply, a, number)
+            made.append(torch.tensor(values))
+        return pad_sequence(made, batch_first=True, padding_value=padding).to(device)
+    tokens = column(list, lambda reply, a, number: reply.ids)
+    branch = column(lambda p: [0] * len(p), lambda reply, a, number: [number] * len(reply.ids), -1)
+    logp = column(lambda p: [0.0] * len(p), lambda reply, a, number: reply.logp)
+    token_advantage = column(lambda p: [0.0] * len(p), lambda reply, a, number: [a] * len(reply.ids))
+    mask, row = branch > 0, torch.arange(len(rows), device=device)
+    made = Rows(tokens, mask, logp, torch.where(mask, 0, -1), row, row, branch=branch)
+    return made, token_advantage, sum(len(reply.ids) for reply in replies)
+
+
+# ---- evaluation ----
+
+def evaluate(sampler, env, tok, cfg, split, n, k, seed):
+    """k completions of each of a split's first n tasks -> metrics, [Rows], episodes. metrics:
+    pass@1, pass@k, their standard errors over tasks, means of what the environment reports."""
+    if k > sampler.rows:
+        raise ValueError(f"{k} samples of a problem do not fit {sampler.rows} rows")
+    n = min(n, env.first.tasks(split) or n)
+    cfg = Sampling(k, cfg.max_new, cfg.temperature)
+    chunk = max(1, sampler.rows // k)
+    batches, episodes = [], []
+    for first in range(0, n, chunk):
+        tasks = list(range(first, min(n, first + chunk)))
+        streams = streams_of(seed, "evaluation", 0, tasks, k)
+        rows, played = rollout(sampler, env, tok, tasks, split, streams, cfg)
+        batches.append(rows)
+        episodes += played
+    return {"n": n, "k": k, **summary(episodes, k)}, batches, episodes
+
+
+def pass_at_k(n, c, k):
+    """Chance that any of k samples is right when c of n are, without bias (arXiv 2107.03374)."""
+    if not 0 <= c <= n or not 1 <= k <= n:
+        raise ValueError(f"pass@{k} needs 1 <= k <= n and 0 <= c <= n; got n = {n}, c = {c}")
+    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def succeeded(episode):
+    """What the environment says; where it says nothing, any reward."""
+    return bool(episode.get("success", episode["reward"] > 0))
+
+
+def summary(episodes, k):
+    """Episodes, k of a task -> {"pass@1", "pass@1_se", "pass@k", "pass@k_se", mean reward, ...}"""
+    won = [[succeeded(e) for e in episodes[i:i + k]] for i in range(0, len(episodes), k)]
+    out = {}
+    for j in {1, k}:
+        score = torch.tensor([pass_at_k(k, sum(w), j) for w in won], dtype=torch.double)
+        out[f"pass@{j}"] = score.mean().item()
+        out[f"pass@{j}_se"] = (score.var(correction=0) / len(score)).sqrt().item()
+    names = {name for e in episodes for name, value in e.items()
+             if isinstance(value, (bool, int, float))}
+    for name in sorted(names - {"success", "task"}):
+        values = [float(e[name]) for e in episodes if name in e]
+        out[name] = sum(values) / len(values)
+    return out
+
+
+def worst_family(episodes, least=0.1):
+    """Success rate of the family (Step.info's) that does worst, among those that hold a share of
+    `least` of the episodes or more; without families, of all."""
+    families = {}
+    for e in episodes:
+        families.setdefault(e.get("family"), []).append(succeeded(e))
+    rates = [sum(won) / len(won) for won in families.values() if len(won) >= least * len(episodes)]
+    return min(rates, default=sum(map(sum, families.values())) / len(episodes))
+
+
+def solo_table(metrics, env):
+    """evaluate()'s metrics -> what the final table says of a model alone: {name: (mean, error)}"""
+    ks = sorted({1, metrics["k"]})
+    out = {f"solo pass@{j}": (metrics[f"pass@{j}"], metrics[f"pass@{j}_se"]) for j in ks}
+    for name in ("private", "malformed", "truncated", "turns"):
+        if name in metrics and (name != "turns" or env.first.max_turns > 1):
+            out[name] = (metrics[name], None)
+    return out
+
+
+# ---- episodes in the terminal ----
+
+BLUE, ORANGE, OFF = "\033[38;5;33m", "\033[38;5;208m", "\033[0m"
+
+
+def painted(tok, ids, authors, colour):
+    """ids, authors (True: the senior) -> text, the senior's blue and the junior's orange; without
+    colours the junior's in «marks». A character that both wrote a part of shows as U+FFFD."""
+    out = ""
+    for senior, part in itertools.groupby(zip(ids, authors), key=lambda x: x[1]):
+        text = tok.decode([token for token, _ in part])
+        if colour:
+            text = f"{BLUE if senior else ORANGE}{text}{OFF}"
+        elif not senior:
+            text = f"«{text}»"
+        out += text
+    return out
+
+
+def print_episodes(title, sampler, r, n):
+    """Play the first n tasks of the run's final split and print what everybody said."""
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    where = (r.env, r.tok, r.cfg, r.cfg.final_split)
+    _, batches, episodes = evaluate(sampler, *where, n, 1, r.cfg.seed)
+    print(f"\n=== {title}")
+    rows = [row for batch in batches for row in
+            zip(batch.tokens, batch.mask, batch.mask if batch.author is None else batch.author)]
+    for (tokens, mask, author), episode in zip(rows, episodes):
+        last = int(mask.nonzero().max()) + 1 if bool(mask.any()) else 0
+        written = zip(tokens[:last].tolist(), mask.tolist(), author.tolist())
+        for model_spoke, turn in itertools.groupby(written, key=lambda x: x[1]):
+            turn = [(token, senior) for token, _, senior in turn
+                    if token not in (r.tok.turn_id, r.tok.end_id)]
+            ids, authors = [token for token, _ in turn], [senior for _, senior in turn]
+            print(painted(r.tok, ids, authors, colour) if model_spoke else r.tok.decode(ids))
+        grade = "right" if episode["reward"] > 0 else "wrong"
+        print(f"{grade}{', cut off' if episode['truncated'] else ''}\n")

@@ -1,30 +1,36 @@
 """Sampling: a static cache, one fused step a token, and random numbers that belong to the episode.
 
-RL spends most of its time here. A decode step -- embed, layers with cache update, logits, draw, log-prob of the drawn token,
-finished flags -- is one function without a host synchronisation, compiled into one graph on CPU and CUDA (and there captured as
-a CUDA graph). All state lives in tensors that the step changes in place.
+RL spends most of its time here. A decode step -- embed, layers with cache update, logits, draw,
+log-prob of the drawn token, finished flags -- is one function without a host synchronisation,
+compiled into one graph on CPU and CUDA (and there captured as a CUDA graph). All state lives in
+tensors that the step changes in place.
 
-Invariant between calls: row b's text is tokens[b, :length[b]]; keys and values of all of it but the last token are in the cache.
-So `feed` (forced tokens) and `sample` (drawn ones) mix freely, which is what a game of many turns needs.
+Invariant between calls: row b's text is tokens[b, :length[b]]; keys and values of all of it but the
+last token are in the cache. So `feed` (forced tokens) and `sample` (drawn ones) mix freely, which
+is what a game of many turns needs.
 
-The draw is an inverse CDF on one uniform a token, hashed from (row key, tokens sampled so far): resuming, batching and
-neighbours do not change a row's luck. Left out on purpose: top-k and top-p, which would make the sampled distribution
-differ from the scored one.
-"""
+The draw is an inverse CDF on one uniform a token, hashed from (row key, tokens sampled so far):
+resuming, batching and neighbours do not change a row's luck. Left out on purpose: top-k and top-p,
+which would make the sampled distribution differ from the scored one. """
 import copy
 import hashlib
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
 
 import torch
 
 
 def row_key(*name):
-    """62 bits that name one stream of random numbers: (stream, run seed, purpose, update, task, sample)."""
-    return int.from_bytes(hashlib.blake2b(" ".join(map(str, name)).encode(), digest_size=8).digest(), "big") >> 2
+    """(stream, run seed, purpose, update, task, sample) -> 62 bits that seed its random numbers."""
+    digest = hashlib.blake2b(" ".join(map(str, name)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 2
 
 
 def mix(x):
-    """A 32-bit integer hash (xor-shift and multiply) on int64 tensors that hold 0 .. 2^32 - 1. Both multipliers are below 2^31,
-    so no product leaves int64."""
+    """A 32-bit integer hash (xor-shift and multiply) on int64 tensors that hold 0 .. 2^32 - 1. Both
+    multipliers are below 2^31, so no product leaves int64."""
     x = x ^ (x >> 16)
     x = (x * 0x7FEB352D) & 0xFFFFFFFF
     x = x ^ (x >> 15)
@@ -33,23 +39,24 @@ def mix(x):
 
 
 def uniform(key, count):
-    """key, count: [B] int64 -> [B] fp32 in [0, 1), a multiple of 2^-24. The same key and count give the same number anywhere."""
+    """key, count: [B] int64 -> [B] fp32 in [0, 1), multiples of 2^-24, the same on any device."""
     high, low = key >> 31, key & 0x7FFFFFFF
     bits = mix(mix(mix(low + count * 0x9E3779B1 & 0xFFFFFFFF) ^ high) + low & 0xFFFFFFFF)
     return (bits >> 8).float() * 2.0**-24
 
 
 def draw(probs, u):
-    """Inverse CDF. probs: [B, V], not necessarily normalised; u: [B] in [0, 1) -> token [B]. The first token whose cumulated
-    probability exceeds u * total, among those of positive probability: one of probability 0 is never drawn, at neither end."""
+    """Inverse CDF. probs: [B, V], which need not sum to 1; u: [B] in [0, 1) -> token [B]: the first
+    whose cumulated probability exceeds u * total. One of probability 0 is never drawn."""
     cdf = torch.where(probs > 0, probs.cumsum(-1), -1.0)
     return (cdf > u[:, None] * cdf.amax(-1, keepdim=True)).int().argmax(-1)
 
 
 def empty_cache(cfg, rows, context, device, dtype):
-    """Keys and values of every layer, [B, K, S + 1, C] each; slot S is scrap, where padding is written."""
+    """Keys and values of every layer, [B, K, S + 1, C] each; padding goes to slot S, the scrap."""
     shape = (rows, cfg.kv_heads, context + 1, cfg.head_width)
-    return [tuple(torch.zeros(shape, device=device, dtype=dtype) for _ in "kv") for _ in range(cfg.layers)]
+    return [tuple(torch.zeros(shape, device=device, dtype=dtype) for _ in "kv")
+            for _ in range(cfg.layers)]
 
 
 def copy_as(model, dtype):
@@ -63,31 +70,43 @@ def copy_as(model, dtype):
 class Sampler:
     """B rows that grow side by side. `models` holds one model; TandemSampler adds the junior.
 
-    tokens [B, S+1] int64, length [B], logp [B, S+1] (behaviour log-prob of each sampled token, else 0), count [B] (tokens sampled
-    so far in the episode), finished [B]. B is as many rows as are in use: all after start(), fewer after a select() of fewer."""
+    tokens [B, S+1] int64, length [B], logp [B, S+1] (behaviour log-prob of each sampled token, else
+    0), count [B] (tokens sampled so far in the episode), finished [B]. B is as many rows as are in
+    use: all after start(), fewer after a select() of fewer."""
 
     def __init__(self, model, rows, *, compile=False, dtype=torch.float32, junior=None, context=0):
-        """dtype: of weights and cache. Other than fp32, the sampler holds copies of the models and refreshes them at start().
-        context: slots of a row; 0: as many as the model can take."""
+        """dtype: of weights and cache. Other than fp32, the sampler holds copies of the models and
+        refreshes them at start(). context: slots of a row; 0: as many as the model can take."""
         self.sources = [model] if junior is None else [model, junior]
-        self.models = self.sources if dtype == torch.float32 else [copy_as(m, dtype) for m in self.sources]
-        device, self.context, self.rows = model.embed.weight.device, context or model.cfg.context, rows
-        self.whole = {"caches": [empty_cache(m.cfg, rows, self.context, device, m.embed.weight.dtype) for m in self.models]}
-        long = dict(dtype=torch.long, device=device)
-        self.add(tokens=torch.zeros(rows, self.context + 1, **long), logp=torch.zeros(rows, self.context + 1, device=device),
-                 **{name: torch.zeros(rows, **long) for name in ("length", "limit", "count", "key")},
-                 finished=torch.ones(rows, dtype=torch.bool, device=device))
+        self.models = self.sources
+        if dtype != torch.float32:
+            self.models = [copy_as(source, dtype) for source in self.sources]
+        self.running = len(self.models)  # how many of them are run
+        device = model.embed.weight.device
+        self.context, self.rows = context or model.cfg.context, rows
+
+        # the state: a tensor with a row for each text
+        self.whole = {"caches": [
+            empty_cache(m.cfg, rows, self.context, device, m.embed.weight.dtype)
+            for m in self.models]}
+        slots, long = self.context + 1, dict(dtype=torch.long, device=device)  # + 1: scrap
+        self.add(
+            tokens=torch.zeros(rows, slots, **long), logp=torch.zeros(rows, slots, device=device),
+            **{name: torch.zeros(rows, **long) for name in ("length", "limit", "count", "key")},
+            finished=torch.ones(rows, dtype=torch.bool, device=device))
         self.per_token = ["tokens", "logp"]  # what is known of each token, [B, S+1] each
         self.use(rows)
+
+        # what a call of sample() sets
         self.is_stop = torch.zeros(model.cfg.vocab_size, dtype=torch.bool, device=device)
         self.temperature = torch.ones(1, device=device)
-        self.slots = None  # attend to so many cache slots only; stays None, for all, in a compiled graph of fixed shape
+        self.slots = None  # how many cache slots to attend to; None: all (so in a compiled graph)
         self.compile, self.decode, self.graph = compile, self.step, None
         if compile:
             self.decode = torch.compile(self.step, fullgraph=True, dynamic=False)
 
     def add(self, **state):
-        """Tensors of a row each."""
+        """Tensors that have an entry for each row."""
         self.whole.update(state)
         for name, x in state.items():
             setattr(self, name, x)
@@ -95,14 +114,19 @@ class Sampler:
     def use(self, n):
         """Only the first n rows take part from here on. What the others hold is lost."""
         for name, x in self.whole.items():
-            setattr(self, name, [[(keys[:n], values[:n]) for keys, values in cache] for cache in x] if name == "caches" else x[:n])
+            if name != "caches":
+                setattr(self, name, x[:n])
+        self.caches = [[(keys[:n], values[:n]) for keys, values in cache]
+                       for cache in self.whole["caches"]]
 
     # ---- one token a row: everything below runs inside the graph ----
 
     def logits(self, which):
-        """Feed the last token of every row to one model -> logits of the next, over temperature: [B, V]."""
-        last = (self.length - 1).clamp(min=0)[:, None]  # [B, 1]; a row that was never fed has none, and is finished
-        return self.models[which](self.tokens.gather(1, last), last, self.caches[which], None, self.slots)[:, 0] / self.temperature
+        """Feed every row's last token to one model -> logits of the next / temperature, [B, V]."""
+        last = (self.length - 1).clamp(min=0)[:, None]  # [B, 1]; an empty row is finished anyway
+        token = self.tokens.gather(1, last)  # [B, 1]
+        logits = self.models[which](token, last, self.caches[which], None, self.slots)  # [B, 1, V]
+        return logits[:, 0] / self.temperature
 
     def step(self):
         logp = self.logits(0).log_softmax(-1)  # [B, V]
@@ -110,9 +134,10 @@ class Sampler:
         self.emit(token, {"logp": logp.gather(1, token[:, None])[:, 0]})
 
     def emit(self, token, values):
-        """Append a token to every unfinished row, and `values` ({buffer name: [B]}) at its place. Returns which rows those are."""
+        """Append a token to unfinished rows, and `values` {name: [B]} beside it -> which rows."""
         active = ~self.finished
-        slot = torch.where(active, self.length, self.context)[:, None]  # a finished row writes to the scrap slot
+        # a finished row writes to the scrap slot
+        slot = torch.where(active, self.length, self.context)[:, None]
         self.tokens.scatter_(1, slot, token[:, None])
         for name, value in values.items():
             getattr(self, name).scatter_(1, slot, value[:, None])
@@ -135,46 +160,54 @@ class Sampler:
             if name != "caches":
                 x.zero_()
 
-    def seed(self, names):
-        """Give the first len(names) rows the random numbers of their episodes: (run seed, purpose, update, task, sample) each."""
-        self.key[:len(names)] = torch.tensor([row_key("token", *name) for name in names], device=self.key.device)
+    def seed(self, streams):
+        """Give the first rows random streams, each (run seed, purpose, update, task, sample)."""
+        keys = [row_key("token", *name) for name in streams]
+        self.key[:len(keys)] = torch.tensor(keys, device=self.key.device)
         self.count.zero_()
 
     @torch.no_grad()
     def feed(self, rows, ids):
-        """Append forced tokens. rows: list of row numbers, ids: a list of ids for each, of any lengths. OverflowError when a
-        row would outgrow its context."""
+        """Append forced tokens. rows: list of row numbers, ids: a list of ids for each, of any
+        lengths. OverflowError when a row would outgrow its context."""
         if not rows:
             return
-        device, front = self.tokens.device, list(rows) == list(range(len(rows)))  # the first rows, in order: a view of the cache is enough
+        device = self.tokens.device
+        in_front = list(rows) == list(range(len(rows)))  # then a view of the cache is enough
         rows = torch.tensor(rows, device=device)
         before = self.length[rows]
         n = torch.tensor([len(i) for i in ids], device=device)
         if int((before + n).max()) > self.context:
-            row = int((before + n).argmax())
-            raise OverflowError(f"{int((before + n)[row])} tokens do not fit a context of {self.context}")
+            longest = int((before + n).max())
+            raise OverflowError(f"{longest} tokens do not fit a context of {self.context}")
+
+        # write the tokens behind each row's text; padding goes to the scrap slot
         offset = torch.arange(max(len(i) for i in ids), device=device)  # [T]
-        new = torch.tensor([list(i) + [0] * (len(offset) - len(i)) for i in ids], dtype=torch.long, device=device)  # [b, T]
-        slot = torch.where(offset < n[:, None], before[:, None] + offset, self.context)
-        self.tokens.index_put_((rows[:, None], slot), new)
+        padded = [list(i) + [0] * (len(offset) - len(i)) for i in ids]
+        slot = torch.where(offset < n[:, None], before[:, None] + offset, self.context)  # [b, T]
+        padded = torch.tensor(padded, dtype=torch.long, device=device)
+        self.tokens.index_put_((rows[:, None], slot), padded)
         self.length.index_add_(0, rows, n)
-        # The cache lacks the token that was last before, and gets all but the one that is last now: T positions from before - 1.
+
+        # the cache lacks the token that was last before, and gets all but the one that is last now
         start = (before - 1).clamp(min=0)
-        position = start[:, None] + torch.arange(len(offset) + 1, device=device)
+        position = start[:, None] + torch.arange(len(offset) + 1, device=device)  # [b, T + 1]
         position = torch.where(position < self.length[rows][:, None] - 1, position, self.context)
-        for model, cache in zip(self.models, self.caches):
-            cache = [(keys[:len(rows)], values[:len(rows)]) for keys, values in cache] if front else cache
-            model.hidden(self.tokens[rows].gather(1, position), position, cache, None if front else rows, int(self.length.max()))
+        tokens, slots = self.tokens[rows].gather(1, position), int(self.length.max())
+        for model, cache in zip(self.models[:self.running], self.caches):
+            if in_front:
+                cache = [(keys[:len(rows)], values[:len(rows)]) for keys, values in cache]
+            model.hidden(tokens, position, cache, None if in_front else rows, slots)
 
     def select(self, indices):
-        """Row i becomes a copy of row indices[i], random numbers included: a group's shared prompt (seed the copies afterwards),
-        siblings of a tree. Fewer indices than rows: the rows behind them drop out until start(), and cost nothing from here on (a
-        compiled graph is of fixed shape: there they stay, to be left alone)."""
+        """Row i becomes a copy of row indices[i], random numbers included: seed() the copies of a
+        prompt afterwards. With fewer indices than rows, the rows behind them drop out until start()
+        and cost nothing (a compiled graph has a fixed shape: there they stay, unused)."""
         n = len(indices)
         if self.compile:
             indices = list(indices) + [indices[-1]] * (self.rows - n)
         indices = torch.as_tensor(indices, device=self.tokens.device)
-        filled = int(self.length.max())  # what lies behind is never looked at
+        filled = int(self.length.max())  # slots behind it are never read
         for name in self.whole.keys() - {"caches"}:
             getattr(self, name)[:len(indices)] = getattr(self, name)[indices]
         for cache in self.caches:
@@ -188,8 +221,9 @@ class Sampler:
 
     @torch.no_grad()
     def sample(self, max_new, stop_ids, *, temperature=1.0, rows=None):
-        """Decode up to max_new tokens in `rows` (default: all), each until one of stop_ids or its context's end. Returns
-        the lengths before, [B]: row b's new tokens are tokens[b, before[b]:length[b]]. temperature 0: greedy."""
+        """Decode up to max_new tokens in `rows` (default: all), each until one of stop_ids or the
+        end of its context. Returns the lengths before, [B]: row b's new tokens are tokens[b,
+        before[b]:length[b]]. temperature 0: greedy."""
         before = self.length.clone()
         chosen = torch.ones_like(self.finished)
         if rows is not None:
@@ -202,14 +236,16 @@ class Sampler:
         for i in range(max_new):
             if i % 4 == 0 and bool(self.finished.all()):
                 break
-            self.slots = None if self.compile else min(longest + i, self.context)  # without a look at the device
+            # an upper bound, known without asking the device
+            self.slots = None if self.compile else min(longest + i, self.context)
             self.run_step()
         return before
 
     def run_step(self):
         if self.tokens.device.type != "cuda" or not self.compile:
             return self.decode()
-        if self.graph is None:  # warm up on a side stream with every row finished, so that no text changes; then capture
+        # warm up on a side stream, with every row finished so that no text changes; then capture
+        if self.graph is None:
             finished = self.finished.clone()
             self.finished.fill_(True)
             stream = torch.cuda.Stream()
@@ -223,3 +259,68 @@ class Sampler:
                 self.decode()
             self.finished.copy_(finished)
         self.graph.replay()
+
+
+# ---- many prompts at once, a few completions of each ----
+
+@dataclass
+class Reply:
+    """A completion, and the prompt that it answers."""
+    prompt: list
+    ids: list  # the end token included, where there is one
+    logp: list
+    ended: bool
+
+    @property
+    def body(self):
+        return self.ids[:-1] if self.ended else self.ids
+
+
+def generate(sampler, prompts, k, max_new, streams, stop_ids, temperature=1.0):
+    """k completions of each prompt, in order -> [Reply]. streams: a random stream for each prompt.
+    A prompt is prefilled once, from position 0; its completions go on from copies of its cache."""
+    replies, per = [], sampler.rows // k  # prompts at a time
+    for first in range(0, len(prompts), per):
+        some = prompts[first:first + per]
+        n = len(some) * k
+        sampler.start()
+        sampler.feed(range(len(some)), some)
+        sampler.select([row // k for row in range(n)])
+        sampler.seed([(*name, i) for name in streams[first:first + per] for i in range(k)])
+        before = sampler.sample(max_new, stop_ids, temperature=temperature, rows=range(n)).tolist()
+        tokens, logp = sampler.tokens.tolist(), sampler.logp.tolist()
+        after = sampler.length.tolist()
+        for row in range(n):
+            new = slice(before[row], after[row])
+            ids = tokens[row][new]
+            ended = bool(ids) and ids[-1] in stop_ids
+            replies.append(Reply(some[row // k], ids, logp[row][new], ended))
+    return replies
+
+
+# ---- whether to compile, and in which precision ----
+
+def choose_compile(wanted, device, decode_steps):
+    """Whether to compile the decode step. auto: when that (10 to 40 s on a CPU) pays for itself."""
+    if wanted == "off":
+        return False
+    if device == "mps":
+        missing = "it is not used on mps"
+    elif device == "cpu":
+        compilers = (os.environ.get("CXX", "g++"), "clang++", "cl")
+        missing = not any(shutil.which(c) for c in compilers) and "no C++ compiler found"
+    else:
+        missing = not importlib.util.find_spec("triton") and "triton is not installed"
+    if missing:
+        print(f"compile: off ({missing})")
+        return False
+    if wanted == "auto" and device == "cpu" and decode_steps < 50_000:
+        print(f"compile: off (some {decode_steps:,} decode steps are too few to gain from it; "
+              "--compile on forces it)")
+        return False
+    return True
+
+
+def sampling_dtype(cfg, device):
+    """The dtype of weights and cache while sampling. The weights that are trained stay fp32."""
+    return torch.bfloat16 if cfg.bf16 or device.startswith("cuda") else torch.float32

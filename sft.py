@@ -1,18 +1,22 @@
-"""Supervised fine-tuning on an environment's own demonstrations: `--method sft`, and the warm start of every other method.
+"""Supervised fine-tuning on a world's demonstrations: a method, and the others' warm start.
 
     python train.py --method sft --skill senior
 
-Cross-entropy on the tokens of the demonstrator's turns; what the environment says is context. A warm start ends at a target
-accuracy and not after a number of steps, for on these tasks learning is a plateau and a jump.
-"""
+Cross-entropy on the demonstrator's tokens; what the environment says is context. A warm start ends
+at a target accuracy and not after a number of steps, because on these tasks learning is a plateau
+and then a jump. Warm starts are made once and kept (`cached`). """
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
-import multiprocessing
 import os
-import sys
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing import active_children, get_context
 
 import torch
 import torch.distributed as dist
@@ -20,28 +24,62 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 import envs
-import grpo
 import run
 import tokenizer
-from model import GPT, GPTConfig
-from sampler import Sampler
+from model import (GPT, GPTConfig, apply_gradients, by_length, sampled_length, small_config,
+                   token_logp, zero_gradients)
+from rollout import (Sampling, check_prompts, evaluate, final_tasks, open_env, print_episodes,
+                     solo_table, worst_family)
+from run import Count, CountOr0, Positive, Rate, Width, all_sum
+from sampler import Sampler, choose_compile, sampling_dtype
 
 
 @dataclass
-class Config:
-    skill: str = "senior"  # whose demonstrations: the environment knows senior, junior and graded (a junior that has seen a little of the senior's notation)
-    sft_lr: float = 2e-3  # AdamW's learning rate on demonstrations
-    sft_rows: int = 32  # demonstrations a step
-    weight_decay: float = 0.1  # AdamW's, on demonstrations; it shortens the plateau before addition is learned
-    target: float = -1.0  # stop at this sampled accuracy on valid problems; below 0: what the environment proposes for the skill
-    warm_steps: int = 0  # stop a warm start after so many steps all the same; 0: what the environment proposes
+class ModelConfig(run.Config):
+    """Model and warm start"""
+    tokenizer: str = "trained"  # trained (on the world's text), or tiktoken's name of one: gpt2
+    context: CountOr0 = 0  # tokens an episode may take; 0: the world's own default
+    layers: Count = 2  # of the model that is trained
+    width: Width = 96  # of the model that is trained
+    cache: str = "out/warm"  # folder where warm starts are kept
+    sft_lr: Rate = 2e-3  # AdamW's learning rate on demonstrations
+    sft_rows: Count = 32  # demonstrations a step
+    warm_steps: CountOr0 = 0  # a warm start gives up after so many steps; 0: the world's default
+    bf16: bool = False  # sample in bf16 on a CPU too; faster only where it multiplies bf16
+    recompute: bool = False  # compute activations twice: less memory, a third more work
+    grad_clip: Positive = 1.0  # largest gradient norm
+    micro_rows: Count = 64  # rows a forward and backward pass holds; does not change the result
 
+
+@dataclass
+class PolicyConfig(ModelConfig):
+    """How a policy plays"""
+    level: CountOr0 = 0  # difficulty, in a world that has levels; 0: the world's own default
+    turns: CountOr0 = 0  # turns a game may take; 0: the world's own default
+    max_new: CountOr0 = 0  # tokens a turn may take; 0: the world's own default
+    temperature: Positive = 1.0  # of sampling and of the scored distribution (tandem paper: 0.6)
+
+
+@dataclass
+class Config(PolicyConfig):
+    """Supervised fine-tuning"""
+    method = "sft"
+    senior: str = ""  # start from this checkpoint or run; empty: from random weights
+    skill: str = "senior"  # whose demonstrations; each world has its own players
+    test_chains: Count = 4  # completions a task in the final table, for pass@1 and pass@this
+
+
+WEIGHT_DECAY = 0.1  # AdamW's, on demonstrations; it shortens the plateau before addition is learned
+
+
+# ---- demonstrations ----
 
 def demonstration_row(env, tok, task, split, seed, skill, context):
-    """Replay a demonstration -> (ids, mask), mask 1 on what the player wrote, and where the environment speaks prose on what it said: much is to be
-    learned from that, and demonstrations are few. None when it outgrows the context."""
+    """Replay a demonstration -> (ids, mask); None when it does not fit. mask: 1 on what the player
+    wrote, and on what a world of prose said: it teaches much where demonstrations are few."""
     (observation, answers), = env.demos([task], split, seed, skill)
-    ids, prose = tok.encode_turn("user", observation, first=True), int(getattr(env.first, "prose", False))
+    prose = int(env.first.prose)
+    ids = tok.encode_turn("user", observation, first=True)
     mask = [0] + [prose] * (len(ids) - 1)
     for answer in answers or []:
         said = tok.encode_turn("assistant", answer)
@@ -60,135 +98,79 @@ def demonstration_batch(env, tok, step, rows, seed, skill, context, device="cpu"
     tasks = [seed * 10**7 + step * rows + i for i in range(rows)]
     if dist.is_initialized():
         tasks = tasks[dist.get_rank()::dist.get_world_size()]
-    found = [demonstration_row(env, tok, t if n is None else t % n, "train", f"{seed} {step}", skill, context) for t in tasks]
-    found = [f for f in found if f is not None]
-    if not found:
+    tasks = [task if n is None else task % n for task in tasks]
+    found = [demonstration_row(env, tok, task, "train", f"{seed} {step}", skill, context)
+             for task in tasks]
+    fitting = [row for row in found if row is not None]
+    if not fitting:
         raise run.Stop(f"no demonstration fits a context of {context} tokens; raise --context")
-    tokens, mask = (pad_sequence([torch.tensor(f[i]) for f in found], batch_first=True).to(device) for i in (0, 1))
-    return tokens, mask.bool()
+    return padded(fitting, device)
 
 
-def update(model, optimizer, tokens, mask, cfg):
-    """One optimiser step on cross-entropy, token mean. cfg: grpo.Config for micro_rows and grad_clip. Returns statistics."""
-    for p in model.parameters():
-        p.grad = torch.zeros_like(p)
-    total, loss = grpo.all_sum(mask.float().sum()), torch.zeros((), device=tokens.device)
-    length = grpo.sampled_length(mask)  # [R]
-    for part, T in grpo.by_length(length, length.nonzero()[:, 0], cfg.micro_rows):
-        weight = grpo.token_weights(mask[part][:, :T], total=total)
-        partial = -(weight * grpo.token_logp(model, tokens[part][:, :T], wanted=weight != 0)).sum()
+def padded(rows, device="cpu"):
+    """[(ids, mask)] -> tokens [R, T], mask [R, T] bool"""
+    tokens = pad_sequence([torch.tensor(ids) for ids, _ in rows], batch_first=True)
+    mask = pad_sequence([torch.tensor(mask) for _, mask in rows], batch_first=True)
+    return tokens.to(device), mask.to(device).bool()
+
+
+# ---- one update ----
+
+def update(model, optimizer, tokens, mask, *, micro_rows=64, grad_clip=1.0):
+    """One optimiser step on cross-entropy, mean over the global batch's tokens -> statistics."""
+    zero_gradients(model)
+    total, loss = all_sum(mask.float().sum()), torch.zeros((), device=tokens.device)
+    length = sampled_length(mask)  # [R]
+    for part, T in by_length(length, length.nonzero()[:, 0], micro_rows):
+        weight = mask[part][:, :T].float() / total.clamp(min=1e-8)  # [R, T]
+        logp = token_logp(model, tokens[part][:, :T], wanted=weight != 0)  # [R, T]
+        partial = -(weight * logp).sum()
         partial.backward()
         loss += partial.detach()
-    grpo.all_sum(loss)
-    return {**grpo.apply_gradients(model, optimizer, cfg.grad_clip, loss), "loss": float(loss), "tokens": len(tokens) * tokens.shape[1]}
+    all_sum(loss)
+    done = apply_gradients(model, optimizer, grad_clip, loss)
+    return {**done, "loss": float(loss), "tokens": len(tokens) * tokens.shape[1]}
 
 
-def make_optimizer(model, cfg):
-    return torch.optim.AdamW(model.parameters(), lr=cfg.sft_lr, betas=(0.9, 0.95), weight_decay=cfg.weight_decay)
+def make_optimizer(model, lr):
+    return torch.optim.AdamW(model.parameters(), lr, betas=(0.9, 0.95), weight_decay=WEIGHT_DECAY)
 
 
-def step(model, optimizer, env, tok, number, seed, cfg, base):
-    """Step `number` of training on demonstrations, with 50 steps of linear warm-up. base: grpo.Config. -> statistics"""
+def imitate(model, optimizer, env, tok, number, *, lr, rows, seed, skill, **how):
+    """Step `number` on demonstrations. The learning rate rises linearly over the first 50 steps."""
     for group in optimizer.param_groups:
-        group["lr"] = cfg.sft_lr * min(1, (number + 1) / 50)
+        group["lr"] = lr * min(1, (number + 1) / 50)
     device = model.embed.weight.device
-    return update(model, optimizer, *demonstration_batch(env, tok, number, cfg.sft_rows, seed, cfg.skill, model.cfg.context, device), base)
+    batch = demonstration_batch(env, tok, number, rows, seed, skill, model.cfg.context, device)
+    return update(model, optimizer, *batch, **how)
 
 
-# ---- warm start: train until a target accuracy, once, and keep the result ----
+# ---- a cache of what is made once ----
 
-@dataclass
-class Recipe:
-    """Everything a warm start depends on. Two equal recipes are one file."""
-    env: str
-    env_options: dict
-    tokenizer: dict
-    model: dict  # GPTConfig
-    sft: dict  # Config, with the environment's target and warm_steps filled in
-    seed: int
-    demos: str  # a hash of some demonstrations: other data, or another demonstrator, is another warm start
+def cached(recipe, make, folder):
+    """A recipe's checkpoint, made by make() the first time, found in the folder afterwards -> path.
 
-
-def make_recipe(name, options, env, tok, model_cfg, cfg, seed):
-    """The recipe of a warm start on demonstrations of skill cfg.skill. env: envs.Batch of that name and options."""
-    cfg = dataclasses.replace(cfg, target=cfg.target if cfg.target >= 0 else env.first.targets[cfg.skill],
-                              warm_steps=cfg.warm_steps or env.first.warm_steps)
-    demos = env.demos(range(min(200, env.first.tasks("train") or 200)), "train", 0, cfg.skill)
-    return Recipe(name, options, tok.state(), dataclasses.asdict(model_cfg), dataclasses.asdict(cfg), seed,
-                  hashlib.sha256(repr(demos).encode()).hexdigest())
-
-
-def fingerprint(recipe):
-    return hashlib.sha256(json.dumps(dataclasses.asdict(recipe), sort_keys=True).encode()).hexdigest()[:10]
-
-
-def train_until(recipe, device="cpu", position=0, parent=None):
-    """-> {"model", "model_config", "tokenizer", "solo", "steps", "target", "reached"}. Ends at the target accuracy on 256 sampled
-    valid problems (where the environment says so in the family that does worst: a senior of two notations must know both), looked at
-    every 25 steps and every 5 once it is near; or at warm_steps, with what it has."""
-    env, tok = envs.Batch(recipe.env, **recipe.env_options), tokenizer.from_state(recipe.tokenizer)
-    cfg, base = Config(**recipe.sft), grpo.Config()
-    target, limit = cfg.target, cfg.warm_steps
-    near = target * (0.8 if env.first.max_turns > 1 else 0.5)  # a look at games takes as long as ten steps
-    torch.manual_seed(recipe.seed)
-    model = GPT(GPTConfig(**recipe.model)).to(device)
-    optimizer, sampler = make_optimizer(model, cfg), Sampler(model, 128)
-    solo, accuracy, done = 0.0, 0.0, 0
-    with tqdm(total=limit, desc=f"warm start: {cfg.skill}", position=position, leave=True, file=sys.stderr, mininterval=1) as bar:
-        while done < limit:
-            stats = step(model, optimizer, env, tok, done, recipe.seed, cfg, base)
-            done += 1
-            bar.update()
-            if done % 25 == 0 or (accuracy > near and done % 5 == 0) or done == limit:
-                solo, accuracy = graded(sampler, env, tok, base, recipe.seed)
-                bar.set_postfix(loss=f"{stats['loss']:.3f}", solo=f"{solo:.2f}", worst=f"{accuracy:.2f}", target=target)
-                if accuracy >= target:
-                    break
-            if parent is not None and os.getppid() != parent:
-                os._exit(1)  # whoever asked for this is gone
-    return {"model": {k: v.cpu() for k, v in model.state_dict().items()}, "model_config": dataclasses.asdict(model.cfg),
-            "tokenizer": recipe.tokenizer, "solo": solo, "steps": done, "target": target, "reached": accuracy >= target}
-
-
-def graded(sampler, env, tok, base, seed):
-    """Success on sampled valid problems, and what is held against the target."""
-    problems = 256 if env.first.max_turns * env.first.max_new < 200 else 32
-    found, _, episodes = grpo.evaluate(sampler, env, tok, base, "valid", problems, 1, seed)
-    return found["pass@1"], grpo.worst_family(episodes) if env.first.every_family else found["pass@1"]
-
-
-def make(recipe, path, device, threads, position, parent=None):
-    """Train and save, unless another process did so meanwhile."""
-    torch.set_num_threads(threads)
+    recipe: plain types, everything the result depends on; its "name" begins the file's name. A lock
+    keeps two processes (ranks, say) from making the same one: the second waits, then finds it."""
+    path = cache_path(recipe, folder)
     with locked(path + ".lock"):
         if not os.path.exists(path):
-            run.save(path, train_until(recipe, device, position, parent))
+            run.save(path, make())
+    return path
 
 
-def worker(*args):
-    """make() in a process of its own: whatever ends it is one line."""
+def cache_path(recipe, folder):
+    name = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:10]
     try:
-        make(*args)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (run.Stop, OSError) as error:
-        sys.exit(f"error: {error}")
-
-
-def apart(work, *args):
-    """work(*args), which trains: among ranks in a process of its own, as update() sums over all ranks."""
-    if not dist.is_initialized():
-        return work(*args)
-    process = multiprocessing.get_context("spawn").Process(target=work, args=args, daemon=True)
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise run.Stop("a warm start failed (its own words are above); what was finished is kept, run the same command again")
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise run.Stop(f"cannot write to {folder} ({error.strerror}); choose another --cache") from None
+    return os.path.join(folder, f"{recipe['name']}-{name}.pt")
 
 
 @contextlib.contextmanager
 def locked(path):
-    """Hold a lock file; released when the process ends, however it ends. No lock where the system has no fcntl."""
+    """Hold a lock file, until the process ends at the latest. No lock where there is no fcntl."""
     with open(path, "w") as file:
         try:
             import fcntl
@@ -198,42 +180,259 @@ def locked(path):
         yield
 
 
-def warm_start(recipes, folder, device, threads):
-    """Make the checkpoints that are missing, side by side on a CPU with a core for each. -> their paths"""
-    paths = [os.path.join(folder, f"{r.sft['skill']}-{r.env}-{r.seed}-{fingerprint(r)}.pt") for r in recipes]
-    missing = [(r, p) for r, p in zip(recipes, paths) if not os.path.exists(p)]
+def cached_side_by_side(jobs, folder, device):
+    """cached() for several: [(recipe, make)] -> paths. On a CPU with a core for each they are made
+    at the same time, so make must be picklable: a module's function, or a partial of one."""
+    missing = [job for job in jobs if not os.path.exists(cache_path(job[0], folder))]
+    threads = torch.get_num_threads()
+    if len(missing) > 1 and threads > 1 and device == "cpu":
+        settings = (max(1, threads // len(missing)), os.getpid())
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(len(missing), spawn, worker_starts, settings) as pool:
+            for work in [pool.submit(cached, *job, folder) for job in missing]:
+                try:
+                    work.result()
+                except BrokenProcessPool:
+                    raise run.Stop("a warm start's process was killed; what was finished is kept, "
+                                   "run the same command again") from None
+                except KeyboardInterrupt:  # the pool would wait until they are done
+                    pool.shutdown(wait=False)
+                    for process in active_children():
+                        process.join(2)  # after Ctrl-C in a terminal they end by themselves
+                        process.kill()
+                    raise
+    return [cached(recipe, make, folder) for recipe, make in jobs]
+
+
+def worker_starts(threads, parent):
+    """A process that makes a warm start dies with the one that asked for it."""
+    def follow_parent():
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+    threading.Thread(target=follow_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+
+
+# ---- warm starts: train on demonstrations until a target accuracy ----
+
+def warm_recipe(cfg, env, tok, layers, width, skill, target):
+    """Everything a warm start depends on. Other demonstrations make another warm start."""
+    context = cfg.context or env.first.context
+    n = min(200, env.first.tasks("train") or 200)
+    demos = env.demos(range(n), "train", 0, skill)
+    return {"name": f"{skill}-{cfg.env}-{cfg.seed}", "env": cfg.env, "env_options": env.options,
+            "tokenizer": tok.state(),
+            "model": dataclasses.asdict(small_config(tok.n_vocab, context, layers, width)),
+            "skill": skill, "target": target if target >= 0 else env.first.targets[skill],
+            "warm_steps": cfg.warm_steps or env.first.warm_steps,
+            "lr": cfg.sft_lr, "rows": cfg.sft_rows, "seed": cfg.seed,
+            "demos": hashlib.sha256(repr(demos).encode()).hexdigest()}
+
+
+def train_warm(recipe, device="cpu", position=0):
+    """Make a warm start -> a checkpoint.
+
+    It ends at the target accuracy on sampled valid tasks, or after warm_steps with what it has. It
+    is evaluated every 25 steps, and every 5 once it is near. position: the progress bar's line."""
+    env = envs.Batch(recipe["env"], **recipe["env_options"])
+    tok = tokenizer.from_state(recipe["tokenizer"])
+    target, limit, skill = recipe["target"], recipe["warm_steps"], recipe["skill"]
+    # in games it is near later, because an evaluation takes as long as ten steps
+    near = target * (0.8 if env.first.max_turns > 1 else 0.5)
+    torch.manual_seed(recipe["seed"])
+    model = GPT(GPTConfig(**recipe["model"])).to(device)
+    optimizer, sampler = make_optimizer(model, recipe["lr"]), Sampler(model, 128)
+    how = {name: recipe[name] for name in ("lr", "rows", "seed", "skill")}
+    solo, accuracy, done = 0.0, 0.0, 0
+    with tqdm(total=limit, desc=f"warm start: {skill}", position=position, mininterval=1) as bar:
+        while done < limit:
+            stats = imitate(model, optimizer, env, tok, done, **how)
+            done += 1
+            bar.update()
+            if done % 25 == 0 or (accuracy > near and done % 5 == 0) or done == limit:
+                solo, accuracy = success_rate(sampler, env, tok, recipe["seed"])
+                bar.set_postfix(loss=f"{stats['loss']:.3f}", solo=f"{solo:.2f}",
+                                worst=f"{accuracy:.2f}", target=target)
+                if accuracy >= target:
+                    break
+    return {"model": {k: v.cpu() for k, v in model.state_dict().items()},
+            "model_config": dataclasses.asdict(model.cfg), "tokenizer": recipe["tokenizer"],
+            "solo": solo, "steps": done, "target": target, "reached": accuracy >= target}
+
+
+def success_rate(sampler, env, tok, seed, max_new=0):
+    """On sampled valid tasks -> success, and the success that must reach the target: in a world of
+    every_family, the worst family's (a senior must know both notations)."""
+    problems = 256 if env.first.max_turns * env.first.max_new < 200 else 32
+    how = Sampling(max_new=max_new)
+    found, _, episodes = evaluate(sampler, env, tok, how, "valid", problems, 1, seed)
+    solo = found["pass@1"]
+    return solo, worst_family(episodes) if env.first.every_family else solo
+
+
+# ---- the models a run starts from ----
+
+def open_tokenizer(cfg, env):
+    """The vocabulary of --tokenizer; a trained one learns from what a world and its players say."""
     try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise run.Stop(f"cannot write to {folder} ({error.strerror})") from None
-    alone = len(missing) < 2 or threads < 2 or device != "cpu"
-    if alone and not dist.is_initialized():  # among ranks it takes a process of its own, as update() sums over all ranks
-        for recipe, path in missing:
-            make(recipe, path, device, threads, 0)
-        torch.set_num_threads(threads)
-        return paths
-    spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=worker, args=(r, p, device, max(1, threads // max(1, len(missing))), i, os.getpid()), daemon=True)
-               for i, (r, p) in enumerate(missing)]
-    for process in workers:
-        process.start()
-    for process in workers:
-        process.join()
-    if any(process.exitcode for process in workers):
-        raise run.Stop("a warm start failed (its own words are above); what was finished is kept, run the same command again")
-    return paths
+        if cfg.tokenizer != "trained":
+            return tokenizer.load(cfg.tokenizer)
+        n = min(500, env.first.tasks("train") or 500)
+        demos = env.demos(range(n), "train", 0, "senior")
+        texts = [text for question, answers in demos for text in (question, *(answers or []))]
+        return tokenizer.of_world(env.first, texts)
+    except ValueError as error:
+        raise run.Stop(str(error)) from None
+
+
+def starting_points(cfg, env, device, roles):
+    """Make the warm starts that a run needs. roles: {role: a checkpoint's path, or (layers, width,
+    skill, target) of a warm start} -> tokenizer, {role: path}."""
+    given = {role: start for role, start in roles.items() if isinstance(start, str)}
+    wanted = {role: start for role, start in roles.items() if role not in given}
+    for _, _, skill, _ in wanted.values():
+        check_skill(cfg, env, skill)
+    found = [load_model(path)[:2] for path in given.values()]
+    tok = found[0][1] if found else open_tokenizer(cfg, env)
+    if any(other.state() != tok.state() for _, other in found):
+        raise run.Stop(f"{' and '.join(given.values())} differ in vocabulary; "
+                       f"{' and '.join(given)} must share one")
+    if not cfg.resume:
+        contexts = [cfg.context or env.first.context] + [model.cfg.context for model, _ in found]
+        check_prompts(env, tok, min(contexts), cfg.max_new or env.first.max_new)
+    recipes = [warm_recipe(cfg, env, tok, *start) for start in wanted.values()]
+    jobs = [(recipe, functools.partial(train_warm, recipe, device, i))
+            for i, recipe in enumerate(recipes)]
+    made = dict(zip(wanted, cached_side_by_side(jobs, cfg.cache, device)))
+    return tok, {role: given.get(role) or made[role] for role in roles}
+
+
+def check_skill(cfg, env, skill):
+    if skill not in env.first.targets:
+        raise run.Stop(f"{cfg.env} has no demonstrations of skill {skill!r}; "
+                       f"one of: {' '.join(env.first.targets)}")
+
+
+def load_models(paths, device, rank):
+    """{role: path} -> {role: model}; says what is known of each warm start."""
+    models = {}
+    for role, path in paths.items():
+        models[role], _, state = load_model(path, device)
+        if rank == 0 and "target" in state:
+            missed = f": it did NOT reach {state['target']}, expect little"
+            short = "" if state["reached"] else missed
+            print(f"{role}: {models[role].n_params():,} parameters, success {state['solo']:.2f} "
+                  f"after {state['steps']} steps{short}")
+    return models
 
 
 def load_model(path, device="cpu"):
-    """A warm start or a run's checkpoint (a file, or the run's folder) -> model, tokenizer, the checkpoint. Stop when it is none."""
+    """A checkpoint (a file, or a run's folder) -> model, tokenizer, what the checkpoint holds."""
     if os.path.isdir(path):
         path = os.path.join(path, "ckpt.pt")
     state = run.load(path)
     try:
-        model, tok = GPT(GPTConfig(**state["model_config"])), tokenizer.from_state(state["tokenizer"])
+        model = GPT(GPTConfig(**state["model_config"]))
+        tok = tokenizer.from_state(state["tokenizer"])
         if tok.n_vocab != model.cfg.vocab_size:
-            raise run.Stop(f"{path}: the tokenizer has {tok.n_vocab} tokens, the model {model.cfg.vocab_size}")
+            raise ValueError(f"{tok.n_vocab} tokens, a model of {model.cfg.vocab_size}")
         model.load_state_dict(state["model"])
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise run.Stop(f"{path} holds no model of this project ({str(error).splitlines()[0]})") from None
+        why = str(error).splitlines()[0]
+        raise run.Stop(f"{path} holds no model of this project ({why})") from None
     return model.to(device), tok, state
+
+
+def freeze(model):
+    """A frozen model's forward passes keep nothing for a backward pass."""
+    for p in model.parameters():
+        p.requires_grad_(False)
+    return model
+
+
+def sampling(cfg, env, device, rows):
+    """How the samplers of a run are made. A multi-turn world is evaluated 256 games at a time."""
+    rows = max(rows, 256 if env.first.max_turns > 1 else 0)
+    decode_steps = cfg.steps * env.first.max_turns * (cfg.max_new or env.first.max_new)
+    compiled = choose_compile(cfg.compile, device, decode_steps)
+    return {"rows": rows, "compile": compiled, "dtype": sampling_dtype(cfg, device)}
+
+
+# ---- the method ----
+
+@dataclass(kw_only=True)
+class Run(run.Run):
+    env: envs.Batch
+    solo: Sampler  # the model alone
+
+
+def setup(cfg):
+    """Options -> Run. The model starts from random weights, or from a checkpoint."""
+    env = open_env(cfg)
+    check_skill(cfg, env, cfg.skill)
+    here = run.begin(cfg)
+    device, rank = here["device"], here["rank"]
+    tok, paths = starting_points(cfg, env, device, {"senior": cfg.senior} if cfg.senior else {})
+    if cfg.senior:
+        model = load_models(paths, device, rank)["senior"]
+    else:
+        torch.manual_seed(cfg.seed)
+        context = cfg.context or env.first.context
+        model = GPT(small_config(tok.n_vocab, context, cfg.layers, cfg.width)).to(device)
+    run.join_ranks(device)
+    model.recompute = cfg.recompute
+    how = sampling(cfg, env, device, max(128, cfg.test_chains))
+    return Run(cfg=cfg, **here, env=env, tok=tok, model=model, origins=paths,
+               compiled=how["compile"], optimizer=make_optimizer(model, cfg.sft_lr),
+               solo=Sampler(model, **how))
+
+
+def step(r):
+    """One batch of demonstrations -> statistics for metrics.jsonl."""
+    cfg, lap = r.cfg, run.stopwatch()
+    stats = imitate(r.model, r.optimizer, r.env, r.tok, r.step, lr=cfg.sft_lr, rows=cfg.sft_rows,
+                    seed=cfg.seed, skill=cfg.skill, micro_rows=cfg.micro_rows,
+                    grad_clip=cfg.grad_clip)
+    seconds = lap()
+    return {**stats, "time_update": seconds, "tokens_per_s": stats["tokens"] / seconds}
+
+
+def look(r):
+    """The model alone on valid tasks, three replies to samples.txt -> what metrics.jsonl gets."""
+    cfg, n = r.cfg, r.cfg.eval_problems
+    found, _, episodes = evaluate(r.solo, r.env, r.tok, cfg, "valid", n, 1, cfg.seed)
+    run.add_samples(r, [(f"valid task {e['task']}, reward {e['reward']:g}",
+                         f"{r.env.first.reset(e['task'], 'valid')}\n{e['text']}")
+                        for e in episodes[:3]])
+    names = [name for name in ("private", "malformed", "truncated", "turns") if name in found]
+    return {"solo": found["pass@1"], **{f"solo_{name}": found[name] for name in names}}
+
+
+def report(r):
+    """The final table: the model alone before and after, on tasks that nobody has looked at."""
+    print_report(r, measure)
+
+
+def measure(r, n):
+    """The model alone on n tasks of the final split -> {metric: (mean, standard error or None)}"""
+    cfg = r.cfg
+    found, _, _ = evaluate(r.solo, r.env, r.tok, cfg, cfg.final_split, n, cfg.test_chains, cfg.seed)
+    return solo_table(found, r.env)
+
+
+def print_report(r, measure, *others):
+    """measure(r, n) before and after, printed and in result.json. others: methods to try next."""
+    cfg, n = r.cfg, final_tasks(r)
+    columns = {when: measure(r, n) for when in run.before_and_after(r)}
+    run.write_result(r, {"n": n, "chains": cfg.test_chains, "seconds": r.seconds, **columns})
+    print(f"\n{n} {cfg.final_split} problems x {cfg.test_chains} chains "
+          f"(handoff: {max(1, n // 2)} problems), temperature {cfg.temperature:g}, 95% intervals")
+    run.print_table(columns, n)
+    run.print_next(r, *others)
+
+
+def show(r, n):
+    """n completions before and after training."""
+    for when in run.before_and_after(r):
+        print_episodes(f"{when}: the model alone", r.solo, r, n)

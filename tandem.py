@@ -1,39 +1,64 @@
-"""Tandem RL (arXiv 2606.28166): a trained senior and a frozen, weaker junior take turns writing one chain of thought.
+"""Tandem RL (arXiv 2606.28166): a trained senior and a frozen, weaker junior write one chain of
+thought together.
 
     python train.py --method tandem
 
-The author of the next token is drawn anew at word boundaries; the team's verifiable reward drives GRPO on the tokens the
-senior wrote. The paper's claim: the senior alone becomes as accurate as GRPO makes it (pass@4 54.9 against 55.6), and
-besides its chain can be handed over (the team of both: 54.7 against 52.4), drifts less from the junior, and is one that
-the junior can follow. What tandem adds to GRPO is one state a row (author, tokens since redraw) and one mask:
+The author of the next token is drawn anew at word boundaries; the team's verifiable reward drives
+GRPO on the tokens that the senior wrote. The paper's claim: the senior alone becomes as accurate as
+GRPO makes it (pass@4 54.9 against 55.6), and on top of that its chain can be handed over (the team
+of both: 54.7 against 52.4), drifts less from the junior, and is one that the junior can follow.
+What tandem adds to GRPO (grpo.py) is one state a row (author, tokens since the last redraw) and one
+mask, made in the decode step and used once, in the loss:
 
-    mask = sampled and the senior wrote it                     (made in the decode step, used once, in the loss)
+    mask = sampled and the senior wrote it
 
-On `arithmetic` a word is a line, and the longest run without a redraw is the six tokens of a line. In a game of many turns every turn
-of the model begins with a redraw.
-"""
+This file, in the order the data flows: next_author -> TandemSampler -> loss_mask -> the method:
+setup, step (one update), look, report, show -> metrics. With --p 1 the senior writes everything:
+that is GRPO, graded by the junior.
+
+On `arithmetic` a word is a line, and the longest run without a redraw is the six tokens of a line.
+In a game of many turns every turn of the model begins with a redraw. Letters: N prompts, G group, R
+rows, T tokens, B sampler rows, S cache slots, V vocabulary. """
 import math
+import sys
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
+from tqdm import tqdm
 
 import grpo
+import run
+import sft
+from rollout import (episode_rewards, evaluate, next_tasks, open_env, print_episodes, rollout,
+                     solo_table, summary)
+from run import Count, CountOr0, Rate, Share, Width
 from sampler import Sampler, draw, row_key, uniform
 
-SCHEDULES = ("word", "step", "token", "chunk", "alternate")
+Schedule = Literal["word", "step", "token", "chunk", "alternate"]
 
 
 @dataclass
-class Config:
-    p: float = 0.5  # chance that a redraw makes the senior the author (paper: 0.5)
-    schedule: str = "word"  # when the author is redrawn: word (the paper), step (at newlines), token, chunk (every max_gap tokens), alternate (hand over at newlines)
-    max_gap: int = 0  # word, chunk: longest run of tokens without a redraw; 0: what the environment proposes (paper: 32)
-    junior_weight: float = 0.0  # weight of the junior's tokens in the loss (paper: 0)
+class Config(grpo.Config):
+    """Tandem"""
+    method = "tandem"
+    p: Share = 0.5  # chance that a redraw makes the senior the author (paper: 0.5)
+    schedule: Schedule = "word"  # where the author is redrawn (step: newlines; alternate: no draw)
+    max_gap: CountOr0 = 0  # longest run without a redraw (paper: 32); 0: the world's own default
+    junior: str = "auto"  # the frozen junior: a checkpoint or a run; auto: a warm start, made once
+    junior_skill: str = "junior"  # whose demonstrations it learns (a world of one notation: senior)
+    junior_layers: Count = 2  # of a junior made here
+    junior_width: Width = 64  # of a junior made here
+    junior_weight: Rate = 0.0  # weight of the junior's tokens in the loss (paper: 0)
+    kl_to: Literal["warm", "junior"] = "warm"  # reference of --kl: senior's warm start, or junior
 
+
+# ---- who writes the next token ----
 
 def next_author(author, since, boundary, coin, *, max_gap=32):
-    """Who writes the next token, called after one is emitted (paper, word schedule). author [B] bool (the senior), since [B] int
-    (tokens since the last redraw), boundary [B] bool (the emitted token ends a word), coin [B] bool -> author, since.
+    """Who writes the next token, called after one is emitted (paper, word schedule). author [B]
+    bool (the senior), since [B] int (tokens since the last redraw), boundary [B] bool (the emitted
+    token ends a word), coin [B] bool -> author, since.
 
     A redraw, not a toggle: the same author may go on."""
     since = since + 1
@@ -42,26 +67,30 @@ def next_author(author, since, boundary, coin, *, max_gap=32):
 
 
 class TandemSampler(Sampler):
-    """Both models' steps and the author's draw in one graph. Adds, for each token: wrote [B, S+1] (by the senior), opens [B, S+1]
-    (the author was drawn before it), junior_logp [B, S+1]. `logp` is the senior's, whoever wrote the token."""
+    """Both models' steps and the author's draw in one graph. It adds, for each token: wrote [B,
+    S+1] (by the senior), opens [B, S+1] (the author was drawn before it), junior_logp [B, S+1].
+    `logp` is the senior's, whoever wrote it."""
 
     def __init__(self, senior, junior, rows, *, compile=False, dtype=torch.float32):
         super().__init__(senior, rows, compile=compile, dtype=dtype, junior=junior)
         device = self.tokens.device
-        self.add(**{name: torch.ones(rows, dtype=torch.bool, device=device) for name in ("author", "fresh")},
-                 **{name: torch.zeros(rows, dtype=torch.long, device=device) for name in ("since", "author_key")},
-                 **{name: torch.zeros_like(self.tokens, dtype=torch.bool) for name in ("wrote", "opens")},
+        self.add(author=torch.ones(rows, dtype=torch.bool, device=device),
+                 fresh=torch.ones(rows, dtype=torch.bool, device=device),  # author just drawn
+                 since=torch.zeros(rows, dtype=torch.long, device=device),
+                 author_key=torch.zeros(rows, dtype=torch.long, device=device),
+                 wrote=torch.zeros_like(self.tokens, dtype=torch.bool),
+                 opens=torch.zeros_like(self.tokens, dtype=torch.bool),
                  junior_logp=torch.zeros_like(self.logp))
         self.per_token += ["wrote", "opens"]
-        self.boundary = torch.zeros_like(self.is_stop)
+        self.boundary = torch.zeros_like(self.is_stop)  # [V]: a token that ends a word
         self.p = torch.ones(1, device=device)
         self.max_gap = torch.ones(1, dtype=torch.long, device=device)
         self.toggle = torch.zeros(1, dtype=torch.bool, device=device)
 
     def set_schedule(self, name, tok, mark, max_gap, p):
-        """How the author changes from now on (paper, and the strategies of its code)."""
-        if name not in SCHEDULES:
-            raise ValueError(f"unknown schedule {name!r}; one of: {' '.join(SCHEDULES)}")
+        """How the author changes from now on (as in the paper's code). mark: begins a word."""
+        if name not in get_args(Schedule):
+            raise ValueError(f"unknown schedule {name!r}; one of: {' '.join(get_args(Schedule))}")
         self.boundary.fill_(name == "token")
         if name == "word":
             self.boundary[tok.word_boundary_ids(mark)] = True
@@ -70,32 +99,44 @@ class TandemSampler(Sampler):
         self.max_gap.fill_(max_gap if name in ("word", "chunk") else self.context + 1)
         self.toggle.fill_(name == "alternate")
         self.p.fill_(p)
+        running = 1 if p == 1 and name != "alternate" else 2  # the senior writes all: no junior
+        if running != self.running:
+            self.running, self.graph = running, None  # a CUDA graph repeats what it captured
 
-    def seed(self, names):
-        super().seed(names)
-        self.author_key[:len(names)] = torch.tensor([row_key("author", *name) for name in names], device=self.key.device)
-        self.author.copy_(self.toggle | (uniform(self.author_key, self.count) < self.p))  # alternate: the senior first
+    def coin(self, rows=slice(None)):
+        """The next draw of the author, from a random stream of its own. True: the senior writes."""
+        return uniform(self.author_key[rows], self.count[rows]) < self.p
+
+    def seed(self, streams):
+        super().seed(streams)
+        keys = [row_key("author", *name) for name in streams]
+        self.author_key[:len(keys)] = torch.tensor(keys, device=self.key.device)
+        self.author.copy_(self.toggle | self.coin())  # alternate: the senior first
         self.fresh.fill_(True)
         self.since.zero_()
 
     def feed(self, rows, ids):
-        """What the environment says ends a word: the author of the next turn is drawn anew (alternate: hands over, unless that has
-        just been done)."""
+        """What the environment says ends a word: the author of the next turn is drawn anew
+        (alternate: hands over, unless that has just been done)."""
         super().feed(rows, ids)
         rows = torch.as_tensor(list(rows), dtype=torch.long, device=self.tokens.device)
-        drawn = uniform(self.author_key[rows], self.count[rows]) < self.p
-        self.author[rows] = torch.where(self.toggle, self.author[rows] ^ ~self.fresh[rows], drawn)
+        handed_over = self.author[rows] ^ ~self.fresh[rows]
+        self.author[rows] = torch.where(self.toggle, handed_over, self.coin(rows))
         self.fresh[rows] = True
         self.since[rows] = 0
 
     def step(self):
-        senior, junior = self.logits(0).log_softmax(-1), self.logits(1).log_softmax(-1)  # [B, V] each
-        token = draw(torch.where(self.author[:, None], senior, junior).exp(), uniform(self.key, self.count))
+        senior = self.logits(0).log_softmax(-1)  # [B, V]
+        junior = self.logits(1).log_softmax(-1) if self.running == 2 else senior  # [B, V]
+        author = torch.where(self.author[:, None], senior, junior)
+        token = draw(author.exp(), uniform(self.key, self.count))  # [B]
         at = token[:, None]
-        active = self.emit(token, {"logp": senior.gather(1, at)[:, 0], "junior_logp": junior.gather(1, at)[:, 0],
-                                   "wrote": self.author, "opens": self.fresh})
-        coin = torch.where(self.toggle, ~self.author, uniform(self.author_key, self.count) < self.p)
-        author, since = next_author(self.author, self.since, self.boundary[token], coin, max_gap=self.max_gap)
+        active = self.emit(token, {
+            "logp": senior.gather(1, at)[:, 0], "junior_logp": junior.gather(1, at)[:, 0],
+            "wrote": self.author, "opens": self.fresh})
+        coin = torch.where(self.toggle, ~self.author, self.coin())
+        author, since = next_author(self.author, self.since, self.boundary[token], coin,
+                                    max_gap=self.max_gap)
         self.author.copy_(torch.where(active, author, self.author))
         self.fresh.copy_(torch.where(active, since == 0, self.fresh))
         self.since.copy_(torch.where(active, since, self.since))
@@ -104,72 +145,184 @@ class TandemSampler(Sampler):
 # ---- the loss: GRPO's, on the senior's tokens ----
 
 def loss_mask(rows, junior_weight=0.0):
-    """Which tokens the loss counts: [R, T] fp32, 1 where the senior wrote, junior_weight where the junior did, 0 elsewhere. It
-    is the numerator's and the denominator's mask. ValueError without an author mask: that would train plain GRPO in silence."""
+    """Which tokens the loss counts: [R, T] fp32, 1 where the senior wrote, junior_weight where the
+    junior did, 0 elsewhere. It is the mask of numerator and denominator. ValueError without an
+    author mask: that would train plain GRPO in silence."""
     if rows.author is None:
         raise ValueError("tandem needs rows with an author mask, as TandemSampler writes it")
     return rows.mask * torch.where(rows.author, 1.0, junior_weight)
 
 
-def author_stats(rows):
-    """How the team shared the writing. -> senior_share (of tokens), redraws, senior_draws (share of the redraws that chose the
-    senior), run_length (tokens between redraws)."""
-    opens = rows.opens & rows.mask
-    redraws, tokens = int(opens.sum()), int(rows.mask.sum())
-    return {"senior_share": float((rows.author & rows.mask).sum()) / max(1, tokens), "redraws": redraws,
-            "senior_draws": float((opens & rows.author).sum()) / max(1, redraws), "run_length": tokens / max(1, redraws)}
+# ---- the method: setup, step, look, report, show ----
+
+@dataclass(kw_only=True)
+class Run(grpo.Run):
+    team: TandemSampler  # senior and junior
 
 
-def share_is_off(stats, p, sigmas=5.0):
-    """True when the share of redraws that chose the senior is too far from p for their number: the coin is broken."""
-    return abs(stats["senior_draws"] - p) > sigmas * math.sqrt(max(p * (1 - p), 1e-9) / max(1, stats["redraws"]))
+def setup(cfg):
+    """Options -> Run, both warm starts made."""
+    grpo.check(cfg)
+    if cfg.kl_to == "junior" and not cfg.kl:
+        raise run.Stop("--kl-to junior needs a weight, as in --kl 0.2")
+    env = open_env(cfg)
+    if cfg.junior_skill == "junior" and "junior" not in env.first.targets:
+        # a world of one notation: a junior made here is the smaller model
+        cfg.junior_skill = "senior"
+    here = run.begin(cfg)
+    device, rank = here["device"], here["rank"]
+    senior = cfg.senior or (cfg.layers, cfg.width, cfg.skill, cfg.target)
+    made_here = (cfg.junior_layers, cfg.junior_width, cfg.junior_skill, -1.0)
+    junior = made_here if cfg.junior == "auto" else cfg.junior
+    tok, paths = sft.starting_points(cfg, env, device, {"senior": senior, "junior": junior})
+    senior, junior = sft.load_models(paths, device, rank).values()
+    if junior.cfg.context != senior.cfg.context:
+        raise run.Stop("senior and junior have different contexts; "
+                       "make them with the same --context")
+    sft.freeze(junior)
+    run.join_ranks(device)
+    rows = max(cfg.prompts * cfg.group // here["world"], cfg.test_chains)
+    how = sft.sampling(cfg, env, device, rows)
+    r = Run(cfg=cfg, env=env, tok=tok, model=senior,
+            optimizer=grpo.make_optimizer(senior, cfg, device), origins=paths, **here,
+            compiled=how["compile"], solo=Sampler(senior, **how),
+            team=TandemSampler(senior, junior, **how))
+    if cfg.kl:
+        r.reference = junior if cfg.kl_to == "junior" else grpo.warm_copy(r)
+    return r
+
+
+def together(r, schedule, p):
+    """The team, set to this schedule. With p = 1 the senior writes all, the junior is not run."""
+    cfg, env = r.cfg, r.env.first
+    r.team.set_schedule(schedule, r.tok, env.mark, cfg.max_gap or env.max_gap, p)
+    return r.team
+
+
+def step(r):
+    """One update -> statistics for metrics.jsonl. Unlike grpo.step: two authors, and the mask."""
+    cfg, lap, times = r.cfg, run.stopwatch(), {}
+
+    # N prompts, G chains each; both authors write
+    tasks, streams = next_tasks(r)
+    team = together(r, cfg.schedule, cfg.p)
+    rows, episodes = rollout(team, r.env, r.tok, tasks, "train", streams, cfg)
+    times["time_rollout"] = lap()
+
+    # a chain is good when it beats its group: the team's reward
+    rewards, valid = episode_rewards(episodes, cfg.group, r.device)  # [N, G] each
+    advantages = grpo.group_advantages(rewards, valid=valid)  # [N, G]
+    advantage = advantages.flatten()[rows.episode]  # [R]
+    reference_logp = grpo.score(r.reference, rows, cfg) if cfg.kl else None  # [R, T]
+    times["time_scoring"] = lap()
+
+    # the clipped loss on what the senior wrote: all that tandem adds to GRPO
+    mask = loss_mask(rows, cfg.junior_weight) * valid.flatten()[rows.episode, None]  # [R, T]
+    stats = grpo.update(r.model, r.optimizer, rows, mask, advantage, cfg, reference_logp)
+    times["time_update"] = lap()
+    return {**stats, **grpo.statistics(r, rows, episodes, advantages, times),
+            **author_stats(rows, cfg)}
+
+
+def look(r):
+    """The senior alone on valid tasks, three chains to samples.txt -> what metrics.jsonl gets."""
+    return sft.look(r)
+
+
+def report(r):
+    """The final table: every metric of the paper before and after, on tasks not used before."""
+    sft.print_report(r, measure, "grpo")
+
+
+def show(r, n):
+    """n chains of the senior alone and of the team, before and after, each author in a colour."""
+    for when in run.before_and_after(r):
+        print_episodes(f"{when}: the senior alone", r.solo, r, n)
+        for label, how in handoffs(r.cfg).items():
+            print_episodes(f"{when}: the team, {label}", together(r, *how), r, n)
 
 
 # ---- metrics ----
 
+def handoffs(cfg):
+    """How teams are evaluated -> {name: (schedule, p)}: hand over at every step, and by the
+    schedule of training. A run at p = 1 has no team in training; it is evaluated at .5."""
+    return {"step handoff": ("alternate", cfg.p),
+            "training handoff": (cfg.schedule, cfg.p if cfg.p < 1 else 0.5)}
+
+
+def author_stats(rows, cfg):
+    """How the team shared the writing -> senior_share (of tokens), redraws, senior_draws (share of
+    the redraws that chose the senior), run_length (tokens between redraws). Warns when the coin is
+    not what p says."""
+    opens = rows.opens & rows.mask
+    redraws, tokens = int(opens.sum()), int(rows.mask.sum())
+    stats = {"senior_share": float((rows.author & rows.mask).sum()) / max(1, tokens),
+             "redraws": redraws,
+             "senior_draws": float((opens & rows.author).sum()) / max(1, redraws),
+             "run_length": tokens / max(1, redraws)}
+    if cfg.schedule != "alternate" and share_is_off(stats, cfg.p):
+        tqdm.write(f"warning: the senior won {stats['senior_draws']:.2f} of {redraws} draws "
+                   f"at p = {cfg.p}", file=sys.stderr)
+    return stats
+
+
+def share_is_off(stats, p, sigmas=5.0):
+    """True when the senior won a share of so many redraws too far from p: the coin is broken."""
+    sigma = math.sqrt(max(p * (1 - p), 1e-9) / max(1, stats["redraws"]))
+    return abs(stats["senior_draws"] - p) > sigmas * sigma
+
+
 @torch.no_grad()
 def follow(senior, junior, batches, temperature=1.0, micro_rows=128):
-    """How well the junior follows chains that the senior wrote alone. -> {name: (mean, standard error over chains)}:
-    legibility, the junior's nats per token; log_ratio, the mean of log senior - log junior on the sampled tokens (the paper's
-    drift); kl, the exact KL(senior || junior) per token."""
-    chains = {"legibility": [], "log_ratio": [], "kl": []}
-    lengths = []
-    for rows in (batch[i:i + micro_rows] for batch in batches for i in range(0, len(batch.tokens), micro_rows)):
-        mask = rows.mask[:, 1:].float()  # [R, T-1]
-        logits = [model(rows.tokens[:, :-1]) / temperature for model in (senior, junior)]  # [R, T-1, V] each
-        own, others = (x.log_softmax(-1).gather(2, rows.tokens[:, 1:, None])[..., 0] for x in logits)
-        lengths.append(mask.sum(1))
-        for name, value in (("legibility", -others), ("log_ratio", own - others), ("kl", grpo.exact_kl(*logits))):
-            chains[name].append((value * mask).sum(1))
+    """How well the junior follows the senior's own chains -> {name: (mean, error over chains)}.
+
+    legibility: the junior's nats per token; log_ratio: the mean of log senior - log junior on the
+    sampled tokens (the paper's drift); kl: the exact KL(senior || junior) per token."""
+    chains, lengths = {"legibility": [], "log_ratio": [], "kl": []}, []
+    for batch in batches:
+        for first in range(0, len(batch.tokens), micro_rows):
+            rows = batch[first:first + micro_rows]
+            mask = rows.mask[:, 1:].float()  # [R, T-1]
+            before, token = rows.tokens[:, :-1], rows.tokens[:, 1:, None]
+            logits = [model(before) / temperature for model in (senior, junior)]  # [R, T-1, V] each
+            own, others = (x.log_softmax(-1).gather(2, token)[..., 0] for x in logits)
+            values = {"legibility": -others, "log_ratio": own - others,
+                      "kl": grpo.exact_kl(*logits)}
+            for name, value in values.items():
+                chains[name].append((value * mask).sum(1))
+            lengths.append(mask.sum(1))
     length = torch.cat(lengths).cpu().double()
     out = {}
     for name, sums in chains.items():  # a ratio of sums; its standard error by linearisation
         total = torch.cat(sums).cpu().double()
         mean = total.sum() / length.sum()
-        out[name] = (mean.item(), ((total - mean * length).square().sum().sqrt() / length.sum()).item())
+        error = (total - mean * length).square().sum().sqrt() / length.sum()
+        out[name] = (mean.item(), error.item())
     return out
 
 
-def evaluate(solo, team, env, tok, cfg, tandem_cfg, split, n, k, seed):
-    """Every metric of the paper for one senior, on n problems with k chains each (teams: half the problems). solo: Sampler of
-    the senior; team: TandemSampler of senior and junior, or None: then the senior's own metrics only. -> {name: (mean,
-    standard error or None)}"""
-    alone, batches, episodes = grpo.evaluate(solo, env, tok, cfg, split, n, k, seed)
-    out = {f"solo pass@{j}": (alone[f"pass@{j}"], alone[f"pass@{j}_se"]) for j in sorted({1, k})}
-    for name in ("private", "malformed", "truncated", "turns"):
-        if name in alone and (name != "turns" or env.first.max_turns > 1):
-            out[name] = (alone[name], None)
-    if team is None:
-        return out
-    for label, schedule in (("step handoff", "alternate"), ("training handoff", tandem_cfg.schedule)):
-        team.set_schedule(schedule, tok, env.first.mark, tandem_cfg.max_gap or env.first.max_gap, tandem_cfg.p)
-        metrics, _, _ = grpo.evaluate(team, env, tok, cfg, split, max(1, n // 2), k, seed)
-        for j in sorted({1, k}):
-            out[f"{label} pass@{j}"] = (metrics[f"pass@{j}"], metrics[f"pass@{j}_se"])
-    same = grpo.summary(episodes[:max(1, n // 2) * k], k)  # the senior alone on the team's problems
-    for j in sorted({1, k}):
-        (a, da), b, db = out[f"step handoff pass@{j}"], same[f"pass@{j}"], same[f"pass@{j}_se"]
+def measure(r, n):
+    """Every metric of the paper for the senior as it is, on n tasks (teams: half of them)
+    -> {name: (mean, standard error or None)}"""
+    cfg, k = r.cfg, r.cfg.test_chains
+    where = (r.env, r.tok, cfg, cfg.final_split)
+    half, chains = max(1, n // 2), sorted({1, k})
+    alone, batches, episodes = evaluate(r.solo, *where, n, k, cfg.seed)
+    out = solo_table(alone, r.env)
+
+    # handoff: the team's success
+    for label, how in handoffs(cfg).items():
+        found, _, _ = evaluate(together(r, *how), *where, half, k, cfg.seed)
+        for j in chains:
+            out[f"{label} pass@{j}"] = (found[f"pass@{j}"], found[f"pass@{j}_se"])
+
+    # retention: step handoff / the senior alone on the team's tasks
+    same = summary(episodes[:half * k], k)
+    for j in chains:
+        a, a_error = out[f"step handoff pass@{j}"]
+        b, b_error = same[f"pass@{j}"], same[f"pass@{j}_se"]
         if a and b:  # without a success there is nothing to retain
-            out[f"retention@{j}"] = (a / b, a / b * math.hypot(da / a, db / b))
-    out.update(follow(team.sources[0], team.sources[1], batches, cfg.temperature, cfg.micro_rows))
+            out[f"retention@{j}"] = (a / b, a / b * math.hypot(a_error / a, b_error / b))
+    out.update(follow(*r.team.sources, batches, cfg.temperature, cfg.micro_rows))
     return out

@@ -1,129 +1,236 @@
-"""Textual belief states (arXiv 2606.27681): a world model whose memory is a list of facts that it writes itself.
+"""Textual belief states (arXiv 2606.27681): a world model whose memory is facts that it writes.
 
     python train.py --method worldmodel
 
-It predicts the next observation o' of a text world after an action a. Three formulations, three ways to see the history h:
+It predicts a text world's observation o' after an action a. Three formulations use history h:
 
-    stateless   o' ~ p(. | h, a)                                    the whole window, no state
-    leaky       s, s', o' ~ p(. | h, a)                             writes states, but sees the history all the while
-    strict      s ~ p(. | h);  s' ~ p(. | s, a);  o' ~ p(. | s', a) one model, three prompts: after the encoder no history
+    stateless  o' ~ p(. | h, a)                                     no state
+    leaky      s, s', o' ~ p(. | h, a)                              states, and always the history
+    strict     s ~ p(. | h);  s' ~ p(. | s, a);  o' ~ p(. | s', a)  the history once, then states
 
-The paper's claim: strict predicts one step as well as the others and its states are far better (state.F1 .57 against .37 of leaky in ScienceWorld,
-30 facts), as are rollouts of many steps, for which it needs nothing but its state. It is trained by *factorized GRPO*: a tree of A
-states, B next states of each, C observations of each of those; rewards at the leaves, a parent's reward is the mean of its children's, and
-each sample is judged against its siblings. Here, in the order the data flows: states as text -> reward -> advantages of the tree -> sampling
-it -> update. The prompts are in mediation.py, what it learns from in trajectories.py, what a trained one is good for in imagine.py.
+The paper's claim: strict predicts one step as well as the others, its states are far better
+(state.F1 .57 against .37 of leaky in ScienceWorld, 30 facts), and so are its rollouts of many
+steps, for which it needs nothing but its state. It is trained by *factorized GRPO*: a tree of A
+states, B next states of each, C observations of each of those; rewards stand at the leaves, a
+parent's reward is the mean of its children's, and each sample is judged against its siblings.
 
-Left out: the *strict embedding* arm (soft tokens instead of text, an ELBO). Model and sampler take token ids and nothing else; a second
-path by vectors through both, with a posterior to sample, is a hundred lines that no other method here would use.
-"""
+This file, in the order the data flows: who sees what (prompts) -> states as text -> reward ->
+advantages of the tree -> sampling a tree -> the warm start -> the method: setup, step (one update),
+look, report, show. The games it learns from are in envs/record.py; imagined steps, metrics and the
+tests of mediation in imagine.py.
+
+Left out: the *strict embedding* arm (soft tokens instead of text, an ELBO). Model and sampler take
+token ids only; a second path for vectors through both would be a hundred lines for one method. """
+import dataclasses
 import math
+import os
+import sys
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
 
+import envs
 import grpo
-import mediation
+import imagine
+import run
 import sft
-from envs import house
-from mediation import DECODE, TRANSITION, decode_prompt, encode_prompt, leaky_prompt, observe_prompt, transition_prompt
+import tokenizer
+from envs import record
+from envs.house import text as house
+from envs.record import coverage, fact_f1
+from model import GPT, small_config
+from rollout import training_rows
+from run import Count, CountOr0, Rate, Several, in_range
+from sampler import Sampler, choose_compile, generate, sampling_dtype
 
-FORMULATIONS = ("stateless", "leaky", "strict")
-TERMS = ("format", "sup", "dedup", "abl")
-SCALES = ("group", "batch", "none")
+TERMS = ("format", "sup", "dedup")
 
 
 @dataclass
-class Config:
-    formulation: str = "strict"  # stateless, leaky or strict
-    A: int = 4  # states a history (paper: 4)
-    B: int = 4  # next states of each state (paper: 4); of a chain's later links half as many each time, at least 2
-    C: int = 4  # observations of each next state (paper: 4)
-    chain: int = 1  # transitions a tree goes through, one action each (paper: 1)
-    flat: bool = False  # plain GRPO on the strict pipeline: as many samples as the tree, in chains of three that share one advantage
-    window: int = 4  # observations of the past that a prompt shows, in every formulation; 0: all that fit
-    levels: str = "2,3"  # house levels that the trajectories come from
-    terms: str = "format,sup,dedup"  # of the reward besides obs.F1: format (the penalty for malformed states), sup, dedup, abl
-    gamma: float = 0.5  # a malformed state on the branch: the reward is gamma * obs.F1 (paper: 0.5)
-    bonus: float = 0.1  # weight of dedup + abl + sup (paper: 0.1)
-    scale: str = "batch"  # what advantages are divided by: group (the siblings' std, as in the paper), batch (one rms a level), none
-    abl_from: float = 0.8  # R_abl costs a decode a fact: only in the last part of the training, from this share of the steps on
-    abl_share: float = 0.25  # and for this share of the examples
-    max_state: int = 0  # tokens of a state; 0: what the environment proposes
-    plan: int = 0  # games that the final table plans with the model (imagine.py), at the first of --levels; 0: none
+class Config(sft.ModelConfig):
+    """World model"""
+    method = "worldmodel"
+    env: str = "house"
+    steps: Count = 100
+    layers: Count = 3
+    warm_steps: CountOr0 = 2000
+    eval_problems: Count = 100
+    test_problems: CountOr0 = 256
+    senior: str = ""  # start from this checkpoint or run; empty: from a warm start, made once
+    formulation: Literal["stateless", "leaky", "strict"] = "strict"  # what sees the history
+    prompts: Count = 8  # N, examples an update (stateless: --sft-rows, because they cost little)
+    A: Several = 4  # states a history (paper: 4)
+    B: Several = 4  # next states of each state (paper: 4)
+    C: Several = 4  # observations of each next state (paper: 4)
+    group: Several = 20  # leaky: answers an example
+    flat: bool = False  # strict by plain GRPO: as many samples, in chains that share an advantage
+    lr: Rate = 1e-4  # AdamW's learning rate (paper: 1e-6 for 4B parameters)
+    window: in_range(int, least=0, most=40) = 4  # past observations in a prompt; 0: all that fit
+    levels: str = "2,3"  # levels of the world that the games come from
+    terms: str = "format,sup,dedup"  # of the reward beside obs.F1 (format: a malformed state costs)
+    gamma: Rate = 0.5  # a malformed state on the branch: the reward is gamma * obs.F1 (paper: 0.5)
+    bonus: Rate = 0.1  # weight of dedup + sup (paper: 0.1)
+    scale: Literal["group", "batch", "none"] = "batch"  # of advantages: std (paper), level's rms, 1
+    max_state: CountOr0 = 0  # tokens of a state; 0: the world's own default
+    # Not options: replies are scored as sampled, and with one update a batch the clip never acts.
+    temperature, clip = 1.0, 0.2
+
+
+@dataclass
+class WorldModel:
+    """A language model and its prompts. Its roles are special tokens that say what to write."""
+    OBSERVE, LEAKY, ENCODE, TRANSITION, DECODE = ROLES = (
+        "<|observe|>", "<|leaky|>", "<|encode|>", "<|transition|>", "<|decode|>")
+    model: GPT
+    tok: tokenizer.Tokenizer
+    language: object  # the world's module: parse, PREDICATES, MAX_WORDS, room_of, FACTS_NEEDED
+    form: imagine.Formulation
+    window: int  # observations that a prompt shows
+    max_state: int  # tokens
+    max_observation: int  # tokens
+    sampler: Sampler
+    temperature: float = 0.0  # of imagination; training samples at 1
+    dropped: int = 0  # turns that did not fit into a prompt's context
+
+    # Who sees what. Strict mediation is a property of prompts: encode sees the history and nothing
+    # else, transition a state and an action, decode a next state and the action. States stand in
+    # prompts as the ids that were sampled.
+
+    def observe_prompt(self, past, action):  # h, a -> o'
+        return self.history(past) + self.asked(action, self.OBSERVE)
+
+    def leaky_prompt(self, past, action):  # h, a -> s, s', o'
+        return self.history(past) + self.asked(action, self.LEAKY)
+
+    def encode_prompt(self, past):  # h -> s
+        return self.history(past) + self.role(self.ENCODE)
+
+    def transition_prompt(self, state, action):  # s, a -> s'
+        return state + [self.tok.turn_id] + self.asked(action, self.TRANSITION)
+
+    def decode_prompt(self, state, action):  # s', a -> o'
+        return state + [self.tok.turn_id] + self.asked(action, self.DECODE)
+
+    def asked(self, action, role):
+        return self.tok.encode_turn("assistant", action) + self.role(role)
+
+    def role(self, name):
+        return [self.tok.role_id(name)]
+
+    def mark(self):  # between s and s' of a leaky answer
+        return self.role(self.TRANSITION)
+
+    def history(self, past):
+        """The last observations and the actions between them, the oldest dropped until they fit."""
+        shown = past[-self.window:]  # window 0: all of it
+        turns = [(self.tok.encode_turn("assistant", m.action) if i else [])
+                 + self.tok.encode_turn("user", m.text) for i, m in enumerate(shown)]
+        longest_answer = 2 * self.max_state + self.max_observation  # leaky's
+        room = self.model.cfg.context - longest_answer - 16
+        while len(turns) > 1 and sum(map(len, turns)) > room:
+            turns.pop(0)
+            self.dropped += 1
+        # one turn alone may be too long, when its observation was imagined
+        return [token for turn in turns for token in turn][-room:]
+
+    def reply(self, prompts, k, max_new, streams, temperature):
+        """k replies to each prompt, prefilled from position 0: no cache carries a history over."""
+        return generate(self.sampler, prompts, k, max_new, streams, self.tok.stop_ids, temperature)
+
+    def read_state(self, reply):
+        """The facts of a state that was written to its end; None when malformed."""
+        return parse_state(self.tok.decode(reply.body), self.language) if reply.ended else None
+
+    def leaky_sections(self, ids):
+        """"s <|transition|> s' <|decode|> o'" -> ids of s, s', o'; None from a missing mark on."""
+        sections = []
+        for mark in (*self.role(self.TRANSITION), *self.role(self.DECODE)):
+            if mark not in ids:
+                return (sections + [None] * 3)[:3]
+            sections.append(ids[:ids.index(mark)])
+            ids = ids[ids.index(mark) + 1:]
+        return [*sections, ids]
+
+    def read_section(self, ids):
+        """The facts of a state in a leaky answer; None when malformed or longer than max_state."""
+        if ids is None or len(ids) > self.max_state:
+            return None
+        return parse_state(self.tok.decode(ids), self.language)
+
+    def state_text(self, facts):
+        return state_text(facts, self.language)
 
 
 # ---- states as text ----
 
 def parse_state(text, language=house, known=True):
-    """"in apple counter; at hall" -> [("in", "apple", "counter"), ("at", "hall")], the facts in order, repeated ones included; None
-    when malformed: an unknown predicate, a wrong number of arguments, one that is repeated or too long, or no fact at all while some
-    are known (else emptiness would pay: it repeats nothing). language: PREDICATES {name: number of arguments} and MAX_WORDS an
-    argument; arguments of several words are divided by commas. Paper, section "state format"; emptiness is our reading."""
+    """"in apple counter; at hall" -> [("in", "apple", "counter"), ("at", "hall")], the facts in
+    order, repeated ones included. None when malformed: an unknown predicate, a wrong number of
+    arguments, an argument that is repeated or too long, or no fact at all while some are known
+    (otherwise an empty state would collect the no-duplicates bonus).
+
+    language: PREDICATES {name: number of arguments} and MAX_WORDS an argument; arguments of several
+    words are divided by commas. Paper, section "state format"; emptiness is our reading."""
     if not text.strip():
         return None if known else []
     facts = []
     for item in text.split(";"):
         predicate, *words = item.split() or [""]
-        arguments = words if language.MAX_WORDS == 1 else [" ".join(a.split()) for a in " ".join(words).split(",")]
-        if len(arguments) != language.PREDICATES.get(predicate, -1) or len(set(arguments)) < len(arguments) or \
-                any(not 1 <= len(a.split()) <= language.MAX_WORDS for a in arguments):
+        arguments = words
+        if language.MAX_WORDS > 1:
+            arguments = [" ".join(argument.split()) for argument in " ".join(words).split(",")]
+        known_form = len(arguments) == language.PREDICATES.get(predicate, -1)
+        repeated = len(set(arguments)) < len(arguments)
+        fitting = all(1 <= len(argument.split()) <= language.MAX_WORDS for argument in arguments)
+        if not known_form or repeated or not fitting:
             return None
         facts.append((predicate, *arguments))
     return facts
 
 
 def state_text(facts, language=house):
-    return "; ".join(" ".join((f[0], (" " if language.MAX_WORDS == 1 else ", ").join(f[1:]))) for f in facts)
-
-
-def fact_f1(predicted, true):
-    """Harmonic mean of precision and recall of a set of facts; both empty: 1."""
-    predicted, true = set(predicted), set(true)
-    return 2 * len(predicted & true) / (len(predicted) + len(true)) if predicted or true else 1.0
-
-
-def coverage(state, facts):
-    """Cov: the share of `facts` that the state holds; no facts: 1."""
-    facts = set(facts)
-    return len(facts & set(state)) / len(facts) if facts else 1.0
-
-
-def dedup(state):
-    """R_dedup = 1 - duplicate pairs / pairs of a list of facts."""
-    pairs = math.comb(len(state), 2)
-    return 1.0 - sum(math.comb(state.count(f), 2) for f in set(state)) / pairs if pairs else 1.0
+    between = " " if language.MAX_WORDS == 1 else ", "
+    return "; ".join(f"{predicate} {between.join(arguments)}" for predicate, *arguments in facts)
 
 
 # ---- reward ----
 
-def branch_reward(obs_f1, well_formed, dedup=0.0, ablation=0.0, sup=0.0, *, gamma=0.5, weight=0.1):
-    """R_obs + weight (R_dedup + R_abl + R_sup); gamma R_obs when a state on the branch is malformed (paper, reward)."""
-    return obs_f1 + weight * (dedup + ablation + sup) if well_formed else gamma * obs_f1
+def dedup(state):
+    """R_dedup = 1 - duplicate pairs / pairs of a list of facts."""
+    pairs = math.comb(len(state), 2)
+    duplicates = sum(math.comb(state.count(fact), 2) for fact in set(state))
+    return 1.0 - duplicates / pairs if pairs else 1.0
 
 
 def supervision(state, next_state, stated):
-    """R_sup = Cov(s', o') + [Cov(s', o') - Cov(s, o')]: the next state holds what comes, and more of it than the state did."""
+    """R_sup = Cov(s', o') + [Cov(s', o') - Cov(s, o')]: s' holds what comes, more than s."""
     return 2 * coverage(next_state, stated) - coverage(state, stated)
 
 
-def judge(cfg, text, stated, states, language, ablation=0.0):
-    """The reward of a branch. text: its observation; stated: the facts of the true one; states: those on the branch in order, None
-    where malformed; the last two are s and s'."""
-    well_formed = all(state is not None for state in states)
-    terms, bonus = cfg.terms.split(","), (0.0, 0.0, 0.0)
-    if well_formed:
-        bonus = ("dedup" in terms and (dedup(states[-2]) + dedup(states[-1])) / 2, "abl" in terms and ablation,
-                 "sup" in terms and supervision(states[-2], states[-1], stated))
-    return branch_reward(fact_f1(language.parse(text), stated), well_formed, *bonus, gamma=cfg.gamma if "format" in terms else 1.0,
-                         weight=cfg.bonus)
+def branch_reward(obs_f1, well_formed, dedup=0.0, ablation=0.0, sup=0.0, *, gamma=0.5, weight=0.1):
+    """R_obs + weight (R_dedup + R_abl + R_sup); gamma R_obs when a state is malformed (paper)."""
+    return obs_f1 + weight * (dedup + ablation + sup) if well_formed else gamma * obs_f1
+
+
+def judge(w, cfg, text, stated, states):
+    """A branch's reward. text: its observation; stated: the true one's facts; states: s, s'."""
+    terms, well_formed = cfg.terms.split(","), None not in states
+    no_duplicates = sup = 0.0
+    if well_formed and "dedup" in terms:
+        no_duplicates = (dedup(states[0]) + dedup(states[1])) / 2
+    if well_formed and "sup" in terms:
+        sup = supervision(*states, stated)
+    obs_f1 = fact_f1(w.language.parse(text), stated)
+    gamma = cfg.gamma if "format" in terms else 1.0
+    return branch_reward(obs_f1, well_formed, no_duplicates, sup=sup, gamma=gamma, weight=cfg.bonus)
 
 
 # ---- advantages of the tree ----
 
 def relative(rewards, scale, eps=1e-6):
-    """Each against its siblings: [..., G] -> [..., G]. A group of equals, or of one, gets exactly 0."""
+    """Each against its siblings: [..., G] -> [..., G]. Equals, or a group of one, get exactly 0."""
     groups = rewards.reshape(-1, rewards.shape[-1])
     advantage = grpo.group_advantages(groups, std=scale == "group", eps=eps)
     if scale == "batch":  # one scale a level: groups that differ little pull little
@@ -132,202 +239,343 @@ def relative(rewards, scale, eps=1e-6):
 
 
 def factorized_advantages(leaf_rewards, *, scale="group", eps=1e-6):
-    """fGRPO (paper, section on training). [..., A, B, C] -> encode [..., A], transition [..., A, B], decode [..., A, B, C].
+    """fGRPO. [..., A, B, C] -> encode [..., A], transition [..., A, B], decode [..., A, B, C].
 
-        V(s') = mean_c r(s, s', c),   V(s) = mean_b V(s'_b),   advantage = (V - mean of siblings) / scale"""
-    encode, (transition,), (decode,) = chain_advantages([leaf_rewards], scale=scale, eps=eps)
-    return encode, transition, decode
-
-
-def chain_advantages(leaves, *, scale="group", eps=1e-6):
-    """The same for a chain of K transitions. leaves[k]: rewards of the observations after k + 1 actions, [..., A, B_0, ..., B_k, C].
-    A next state is worth the mean of its own observations' rewards and of what follows from it:
-
-        V_k = (mean_c r_k + (K - k - 1) mean_b V_{k+1}) / (K - k)
-
-    -> encode [..., A], [transition k: [..., A, B_0, ..., B_k]], [decode k: as leaves[k]]"""
-    value, transitions = None, []
-    for k, rewards in reversed(list(enumerate(leaves))):
-        left = len(leaves) - k
-        value = rewards.mean(-1) if value is None else (rewards.mean(-1) + (left - 1) * value.mean(-1)) / left
-        transitions.insert(0, relative(value, scale, eps))
-    return relative(value.mean(-1), scale, eps), transitions, [relative(rewards, scale, eps) for rewards in leaves]
+        V(s') = mean_c r(s, s', c),   V(s) = mean_b V(s'_b)
+        advantage = (V - mean of siblings) / scale"""
+    next_state_value = leaf_rewards.mean(-1)  # [..., A, B]
+    state_value = next_state_value.mean(-1)  # [..., A]
+    levels = (state_value, next_state_value, leaf_rewards)
+    return tuple(relative(value, scale, eps) for value in levels)
 
 
-# ---- the tree ----
+# ---- strict: a tree of states, next states and observations ----
 
-def read_state(w, reply):
-    """The facts of a state that was written to its end; None when malformed."""
-    return parse_state(w.tok.decode(reply.body), w.language) if reply.ended else None
+def grow(w, examples, streams, A, B, C):
+    """Sample a tree for each example, in three batched calls -> replies: states [N * A], next
+    states [N * A * B], observations [N * A * B * C]."""
+    prompts = [w.encode_prompt(e.past) for e in examples]
+    states = w.reply(prompts, A, w.max_state, [(*s, "encode") for s in streams], 1.0)
 
+    actions = [e.future[0].action for e in examples for _ in range(A)]
+    streams = [(*s, i) for s in streams for i in range(A)]
+    prompts = [w.transition_prompt(s.body, action) for s, action in zip(states, actions)]
+    moved = w.reply(prompts, B, w.max_state, [(*s, "transition") for s in streams], 1.0)
 
-def leaky_sections(w, ids):
-    """"s <|transition|> s' <|decode|> o'" -> ids of s, s', o'; None where the answer does not come to the mark behind it."""
-    sections = []
-    for mark in (*w.role(TRANSITION), *w.role(DECODE)):
-        if mark not in ids:
-            return (sections + [None] * 3)[:3]
-        sections.append(ids[:ids.index(mark)])
-        ids = ids[ids.index(mark) + 1:]
-    return [*sections, ids]
-
-
-def section_facts(w, ids):
-    """The facts of a state in a leaky answer; None when malformed, which includes longer than a strict one may be."""
-    return None if ids is None or len(ids) > w.max_state else parse_state(w.tok.decode(ids), w.language)
+    actions = [action for action in actions for _ in range(B)]
+    streams = [(*s, i) for s in streams for i in range(B)]
+    prompts = [w.decode_prompt(s.body, action) for s, action in zip(moved, actions)]
+    seen = w.reply(prompts, C, w.max_observation, [(*s, "decode") for s in streams], 1.0)
+    return states, moved, seen
 
 
-def grow(w, examples, names, widths, temperature=1.0):
-    """Sample a tree for each example: three batched calls, and two more for each further link of a chain. widths: A, [B_0, ...], C.
-    -> replies of the states [N * A], and for each link those of the next states [N * A * B_0 ...] and of the observations [... * C]"""
-    A, Bs, C = widths
-    of = [example for example in examples for _ in range(A)]  # whose state it is
-    states = mediation.write(w, [encode_prompt(w, e.past) for e in examples], A, w.max_state, [(*n, "encode") for n in names], temperature)
-    names, parents, links = [(*n, i) for n in names for i in range(A)], states, []
-    for k, B in enumerate(Bs):
-        prompts = [transition_prompt(w, s.body, e.future[k].action) for s, e in zip(parents, of)]
-        parents = mediation.write(w, prompts, B, w.max_state, [(*n, "transition") for n in names], temperature)
-        of, names = ([x for x in xs for _ in range(B)] for xs in (of, names))
-        names = [(*n, i % B) for i, n in enumerate(names)]
-        prompts = [decode_prompt(w, s.body, e.future[k].action) for s, e in zip(parents, of)]
-        seen = mediation.write(w, prompts, C, w.max_observation, [(*n, "decode") for n in names], temperature)
-        links.append((parents, seen))
-    return states, links
+def tree_rewards(w, cfg, examples, states, moved, seen):
+    """The rewards of the leaves: [N, A, B, C]"""
+    N, A = len(examples), len(states) // len(examples)
+    B, C = len(moved) // len(states), len(seen) // len(moved)
+    state = [w.read_state(reply) for reply in states]
+    next_state = [w.read_state(reply) for reply in moved]
+    rewards = []
+    for i, reply in enumerate(seen):
+        stated = examples[i // (A * B * C)].future[0].stated
+        branch = state[i // (B * C)], next_state[i // C]
+        rewards.append(judge(w, cfg, w.tok.decode(reply.body), stated, branch))
+    return torch.tensor(rewards).view(N, A, B, C)
 
 
-def tree_rewards(w, examples, states, links, widths, ablate=0):
-    """-> for each link the rewards of its leaves, [N, A, B_0, ..., B_k, C]. ablate: R_abl for so many of the examples."""
-    A, Bs, C = widths
-    branches, leaves, shape = [[read_state(w, s)] for s in states], [], [len(examples), A]
-    for k, (moved, seen) in enumerate(links):
-        branches = [[*branches[i // Bs[k]], read_state(w, m)] for i, m in enumerate(moved)]
-        per = len(moved) // len(examples)
-        stated = [e.future[k].stated for e in examples for _ in range(per)]
-        actions = [e.future[k].action for e in examples for _ in range(per)]
-        extra = ablations(w, [b[-1] for b in branches[:ablate * per]], actions, stated) + [0.0] * (len(moved) - ablate * per)
-        shape.append(Bs[k])
-        leaves.append(torch.tensor([judge(w.cfg, w.tok.decode(o.body), stated[i // C], branches[i // C], w.language, extra[i // C])
-                                    for i, o in enumerate(seen)]).view(*shape, C))
-    return leaves
-
-
-def ablations(w, states, actions, stated, drop=0.05):
-    """R_abl of next states: the share of their facts whose removal lowers obs.F1 by more than `drop`, all decoded greedily."""
-    def decoded(states, of):  # of: whose action and true observation
-        prompts = [decode_prompt(w, w.tok.encode(state_text(state, w.language)), actions[i]) for state, i in zip(states, of)]
-        replies = mediation.write(w, prompts, 1, w.max_observation, [("ablation",)] * len(prompts), 0.0)
-        return [fact_f1(w.language.parse(w.tok.decode(r.body)), stated[i]) for r, i in zip(replies, of)]
-    facts = [state or [] for state in states]  # a malformed one has no bonus to earn
-    if not any(facts):
-        return [0.0] * len(facts)
-    whole = decoded(facts, range(len(facts)))
-    of = [i for i, state in enumerate(facts) for _ in state]
-    without = decoded([[*state[:j], *state[j + 1:]] for state in facts for j in range(len(state))], of)
-    return [sum(whole[i] - x > drop for j, x in zip(of, without) if j == i) / max(1, len(state)) for i, state in enumerate(facts)]
-
-
-# ---- one update ----
-
-def widths(cfg):
-    """A, the Bs of a chain's links, C; flat: chains of one state, one next state and one observation, as many samples as the tree."""
+def sample_strict(w, cfg, examples, streams):
+    """-> replies, the advantage of each, rewards of the leaves, statistics by level"""
+    A, B, C = cfg.A, cfg.B, cfg.C
+    if cfg.flat:  # chains of state, next state and observation; as many samples as the tree
+        A, B, C = max(2, (A + A * B + A * B * C) // 3), 1, 1
+    states, moved, seen = grow(w, examples, streams, A, B, C)
+    rewards = tree_rewards(w, cfg, examples, states, moved, seen)  # [N, A, B, C]
     if cfg.flat:
-        return chains(cfg), [1], 1
-    return cfg.A, [max(2, cfg.B >> k) for k in range(cfg.chain)], cfg.C
-
-
-def chains(cfg):
-    """Chains of three samples that come to as many as a tree has."""
-    return max(2, (cfg.A + cfg.A * cfg.B + cfg.A * cfg.B * cfg.C) // 3)
-
-
-def sample_strict(w, examples, names, ablate=0):
-    """-> replies, their advantages, rewards of the leaves, and how many groups had nothing to compare, by level"""
-    sizes = widths(w.cfg)
-    states, links = grow(w, examples, names, sizes)
-    leaves = tree_rewards(w, examples, states, links, sizes, ablate)
-    if w.cfg.flat:
-        shared = relative(leaves[0].mean((2, 3)), w.cfg.scale)  # [N, chains], the same for the three parts
-        encode, transition, decode = shared, [shared], [shared]
+        shared = relative(rewards.mean((2, 3)), cfg.scale)  # [N, A], for all three of a chain
+        levels = {"encode": shared, "transition": shared, "decode": shared}
     else:
-        encode, transition, decode = chain_advantages(leaves, scale=w.cfg.scale)
-    replies, advantage = list(states), [encode.flatten()]
-    for (moved, seen), t, d in zip(links, transition, decode):
-        replies += moved + seen
-        advantage += [t.flatten(), d.flatten()]
-    levels = {"encode": [encode], "transition": transition, "decode": decode}
-    same = {f"zero_variance_{name}": sum(float((x == 0).all(-1).float().mean()) for x in xs) / len(xs) for name, xs in levels.items()}
-    formed = sum(read_state(w, s) is not None for s in states) / len(states)
-    return replies, torch.cat(advantage), leaves[0], {**same, "well_formed": formed}
+        names = ("encode", "transition", "decode")
+        levels = dict(zip(names, factorized_advantages(rewards, scale=cfg.scale)))
+    advantage = torch.cat([x.flatten() for x in levels.values()])
+    stats = {f"zero_variance_{name}": float((x == 0).all(-1).float().mean())
+             for name, x in levels.items()}
+    stats["well_formed"] = sum(w.read_state(reply) is not None for reply in states) / len(states)
+    return states + moved + seen, advantage, rewards, stats
 
 
-def sample_leaky(w, examples, names, base):
-    """One answer holds all three parts; plain GRPO with groups of base.group. As sample_strict."""
-    G = base.group
-    prompts = [leaky_prompt(w, e.past, e.future[0].action) for e in examples]
-    replies = mediation.write(w, prompts, G, 2 * w.max_state + w.max_observation, [(*n, "leaky") for n in names])
+# ---- leaky: one answer holds all three parts, plain GRPO ----
+
+def sample_leaky(w, cfg, examples, streams):
+    """-> replies, the advantage of each, their rewards [N, G], statistics"""
+    prompts = [w.leaky_prompt(e.past, e.future[0].action) for e in examples]
+    longest = 2 * w.max_state + w.max_observation
+    replies = w.reply(prompts, cfg.group, longest, [(*s, "leaky") for s in streams], 1.0)
     rewards, formed = [], 0
     for i, reply in enumerate(replies):
-        *states, observation = leaky_sections(w, reply.body)
-        states = [section_facts(w, ids) for ids in states]
+        *states, observation = w.leaky_sections(reply.body)
+        states = [w.read_section(ids) for ids in states]
         formed += None not in states
-        rewards.append(judge(w.cfg, w.tok.decode(observation or []), examples[i // G].future[0].stated, states, w.language))
-    rewards = torch.tensor(rewards).view(len(examples), G)
-    advantage = relative(rewards, w.cfg.scale)
-    return replies, advantage.flatten(), rewards, {"zero_variance": float((advantage == 0).all(-1).float().mean()),
-                                                   "well_formed": formed / len(replies)}
+        stated = examples[i // cfg.group].future[0].stated
+        rewards.append(judge(w, cfg, w.tok.decode(observation or []), stated, states))
+    rewards = torch.tensor(rewards).view(len(examples), cfg.group)
+    advantage = relative(rewards, cfg.scale)
+    stats = {"zero_variance": float((advantage == 0).all(-1).float().mean()),
+             "well_formed": formed / len(replies)}
+    return replies, advantage.flatten(), rewards, stats
 
 
-def training_rows(replies, advantage, device="cpu", longest=256):
-    """-> grpo.Rows, advantage of each token [R, T], and the number of sampled tokens before anything was left out.
+# ---- the warm start: all five prompts, on partial and noisy states (envs/record.py) ----
 
-    Two savings, both exact for a pure policy gradient with one update a batch. Replies that say the same to the same prompt become one
-    with the sum of their advantages, and what is left with none is dropped: short answers repeat. And answers to one prompt share a row, up to
-    `longest` tokens of it: the prompt once, then one answer behind the other, none of which sees the others (Rows.branch)."""
-    merged = {}
-    for reply, a in zip(replies, advantage.tolist()):
-        key = tuple(reply.prompt), tuple(reply.ids)
-        merged[key] = (reply, merged[key][1] + a if key in merged else a)
-    kept = [(reply, a) for reply, a in merged.values() if a and reply.ids]
-    if not kept:  # every group was of equals: one row without an advantage, for the update to count
-        kept = [(next(r for r in replies if r.ids), 0.0)]
-    rows = {}  # prompt -> its rows, each a list of (reply, advantage)
-    for reply, a in kept:
-        mine = rows.setdefault(tuple(reply.prompt), [[]])
-        if mine[-1] and len(reply.prompt) + sum(len(r.ids) for r, _ in mine[-1]) + len(reply.ids) > longest:
-            mine.append([])
-        mine[-1].append((reply, a))
-    rows = [[(prompt, None, None, 0)] + [(r.ids, r.logp, a, i + 1) for i, (r, a) in enumerate(row)] for prompt, mine in rows.items() for row in mine]
-
-    def column(of, padding=0):
-        """A list of values from each part of a row -> [R, T]"""
-        return pad_sequence([torch.tensor([x for part in row for x in of(*part)]) for row in rows], batch_first=True, padding_value=padding).to(device)
-    tokens, branch = column(lambda ids, *_: ids), column(lambda ids, logp, a, i: [i] * len(ids), -1)
-    logp = column(lambda ids, logp, *_: logp or [0.0] * len(ids))
-    mask, number = branch > 0, torch.arange(len(rows), device=device)
-    return grpo.Rows(tokens, mask, logp, torch.where(mask, 0, -1), number, number, branch=branch), \
-        column(lambda ids, logp, a, i: [a or 0.0] * len(ids)), sum(len(r.ids) for r in replies)
+def supervised(pairs, device, prompts=False):
+    """[(prompt, answer)] as ids -> tokens, mask: [R, T], True on answers (prompts: there too)."""
+    if not pairs:
+        raise run.Stop("no demonstration fits into the context; raise --context")
+    return sft.padded([(prompt + answer,
+                        [int(prompts and i > 0) for i in range(len(prompt))] + [1] * len(answer))
+                       for prompt, answer in pairs], device)
 
 
-def predict_rows(w, examples):
-    """Stateless training data: prompts with the true observation behind. -> tokens [R, T], mask [R, T]"""
-    pairs = [(observe_prompt(w, e.past, e.future[0].action), w.tok.encode_turn("assistant", e.future[0].text)) for e in examples]
-    return padded(pairs, w.model.embed.weight.device)
+def train_warm(w, worlds, cfg, steps):
+    """Supervised training of all roles -> a checkpoint. In a world of prose, prompts count too."""
+    torch.manual_seed(cfg.seed)
+    optimizer, device = sft.make_optimizer(w.model, cfg.sft_lr), w.model.embed.weight.device
+    prompts = any(world.prose for world in worlds.values())
+    with tqdm(total=steps, desc="warm start: world model", file=sys.stderr, mininterval=1) as bar:
+        for step in range(steps):
+            for group in optimizer.param_groups:  # up, then down to a tenth
+                down = 0.55 + 0.45 * math.cos(math.pi * step / steps)
+                group["lr"] = cfg.sft_lr * min(1, (step + 1) / 50) * down
+            pairs = record.lessons(w, worlds, step, cfg.sft_rows, cfg.seed)
+            stats = sft.update(w.model, optimizer, *supervised(pairs, device, prompts))
+            if stats["skipped"]:
+                raise run.Stop(f"the warm start's loss is not finite at step {step + 1}; "
+                               "lower --sft-lr")
+            bar.update()
+            bar.set_postfix(loss=f"{stats['loss']:.3f}")
+    return {"model": w.model.state_dict(), "model_config": dataclasses.asdict(w.model.cfg),
+            "tokenizer": w.tok.state(), "loss": stats["loss"]}
 
 
-def padded(pairs, device="cpu", prompts=False):
-    """[(prompt, answer)] as ids -> tokens [R, T], mask [R, T], True on the answers; prompts: and on all of a prompt but its first token"""
-    tokens = pad_sequence([torch.tensor(prompt + answer) for prompt, answer in pairs], batch_first=True)
-    mask = pad_sequence([torch.tensor([prompts and i > 0 for i in range(len(prompt))] + [True] * len(answer)) for prompt, answer in pairs], batch_first=True)
-    return tokens.to(device), mask.to(device)
+# ---- the method: setup, step, look, report, show ----
+
+@dataclass(kw_only=True)
+class Run(run.Run):
+    worlds: dict  # level -> environment
+    w: WorldModel
+    told: bool = False  # that turns were dropped
 
 
-def update(w, optimizer, examples, names, base, ablate=0):
-    """One optimiser step of the formulation. base: grpo.Config. -> statistics"""
-    if w.cfg.formulation == "stateless":
-        stats = sft.update(w.model, optimizer, *predict_rows(w, examples), base)
-        return {**stats, "sampled_tokens": 0}
-    replies, advantage, rewards, stats = (sample_leaky(w, examples, names, base) if w.cfg.formulation == "leaky" else
-                                          sample_strict(w, examples, names, ablate))
-    rows, advantage, total = training_rows(replies, advantage, w.model.embed.weight.device)
-    done = grpo.update(w.model, optimizer, rows, rows.mask.float(), advantage, base, total=total)
-    return {**done, **stats, "reward": float(rewards.mean()), "sampled_tokens": total, "rows": len(rows.tokens), "replies": len(replies)}
+def setup(cfg):
+    """Options -> Run, games recorded where the world is slow, the warm start made."""
+    check(cfg)
+    worlds = open_worlds(cfg)
+    here = run.begin(cfg)
+    device = here["device"]
+    w, path = open_model(cfg, worlds, device)
+    run.join_ranks(device)
+    print(f"world model: {w.model.n_params():,} parameters, warm start {path}")
+    return Run(cfg=cfg, **here, worlds=worlds, w=w, tok=w.tok, model=w.model,
+               origins={"senior": path}, optimizer=grpo.make_optimizer(w.model, cfg, device),
+               compiled=w.sampler.compile)
+
+
+def check(cfg):
+    """Options that do not go together, in one line each."""
+    unknown = [term for term in cfg.terms.split(",") if term and term not in TERMS]
+    if unknown:
+        raise run.Stop(f"unknown term {unknown[0]!r} in --terms; a list with commas of: "
+                       f"{' '.join(TERMS)}")
+    if cfg.flat and cfg.formulation != "strict":
+        raise run.Stop("--flat is plain GRPO on the strict prompts; leave out --formulation")
+    if run.world_size() > 1:
+        raise run.Stop("worldmodel runs as one process; start it with python, not torchrun")
+
+
+def open_worlds(cfg):
+    """-> {level: envs.FactWorld}. A slow world's games are played once and kept in --cache."""
+    text = {"text": cfg.text} if cfg.text else {}
+    try:
+        worlds = {int(level): envs.make(cfg.env, data=cfg.data, level=int(level), **text)
+                  for level in cfg.levels.split(",")}
+    except TypeError:
+        raise run.Stop(f"{cfg.env} is no text world with facts; "
+                       "use --env house, textworld or scienceworld") from None
+    except ValueError as error:
+        raise run.Stop(f"--env {cfg.env} --levels {cfg.levels}: {error}") from None
+    for level, world in worlds.items():
+        if world.record_turns:
+            os.makedirs(cfg.cache, exist_ok=True)
+            with sft.locked(os.path.join(cfg.cache, f"games-{cfg.env}-{level}.lock")):
+                world.records = record.record(world, cfg.env, level, cfg.cache)
+    return worlds
+
+
+def open_model(cfg, worlds, device):
+    """-> WorldModel, its checkpoint: --senior, or a warm start, made once and cached."""
+    first = next(iter(worlds.values()))
+    max_state = cfg.max_state or first.max_state
+    longest = 2 * max_state + first.max_observation  # an answer, tokens
+    fixed = longest + 24  # tokens beside the history
+    needed = fixed + (cfg.window or 16) * (first.max_observation + 5)
+    if cfg.senior:
+        model, tok, _ = sft.load_model(cfg.senior, device)
+        if tuple(tok.roles) != WorldModel.ROLES:
+            raise run.Stop(f"{cfg.senior} is no world model: its vocabulary lacks the roles")
+    else:
+        tok = open_tokenizer(cfg, worlds, first)
+        torch.manual_seed(cfg.seed)
+        context = cfg.context or -(-needed // 64) * 64  # rounded up
+        model = GPT(small_config(tok.n_vocab, context, cfg.layers, cfg.width)).to(device)
+    if model.cfg.context < fixed + (cfg.window or 16) * 5:
+        raise run.Stop(f"a context of {model.cfg.context} tokens does not hold two states and an "
+                       f"observation; raise --context to {needed}")
+
+    decoded = 0 if cfg.formulation == "stateless" else cfg.steps * longest
+    chains = cfg.A + cfg.A * cfg.B + cfg.A * cfg.B * cfg.C
+    sampler = Sampler(model, max(512, cfg.group, chains), dtype=sampling_dtype(cfg, device),
+                      compile=choose_compile(cfg.compile, device, decoded))
+    w = WorldModel(model, tok, first.language, imagine.FORMULATIONS[cfg.formulation], cfg.window,
+                   max_state, first.max_observation, sampler)
+    if cfg.senior:
+        return w, cfg.senior
+    steps = cfg.warm_steps or first.warm_steps
+    recipe = {"name": f"world-{cfg.env}-{cfg.seed}", "steps": steps, "lr": cfg.sft_lr,
+              "rows": cfg.sft_rows, "model": dataclasses.asdict(model.cfg),
+              "tokenizer": tok.state(), "window": cfg.window, "max_state": max_state,
+              "lessons": record.lessons(w, worlds, 0, 32, cfg.seed)}
+    path = sft.cached(recipe, lambda: train_warm(w, worlds, cfg, steps), cfg.cache)
+    try:
+        model.load_state_dict(sft.load_model(path)[0].state_dict())
+    except run.Stop as stop:
+        raise run.Stop(f"{stop}; delete it, and the same command makes it again") from None
+    return w, path
+
+
+def open_tokenizer(cfg, worlds, first):
+    """The world's words are tokens; so are the roles."""
+    try:
+        if cfg.tokenizer != "trained":
+            return tokenizer.load(cfg.tokenizer, WorldModel.ROLES)
+    except ValueError as error:
+        raise run.Stop(str(error)) from None
+    examples = record.examples(worlds, range(200), "train", "words")
+    moments = [m for e in examples for m in e.past + e.future]
+    texts = [text for m in moments
+             for text in (m.action, m.text, state_text(sorted(m.facts), first.language))]
+    return tokenizer.of_world(first, texts, WorldModel.ROLES)
+
+
+def step(r):
+    """One update of the formulation on fresh examples -> statistics for metrics.jsonl."""
+    cfg, w, lap = r.cfg, r.w, run.stopwatch()
+    w.dropped = 0
+
+    # N examples: a history, an action, the observation that follows
+    n = cfg.sft_rows if cfg.formulation == "stateless" else cfg.prompts
+    # the first half of the seed's numbers is for the warm start
+    tasks = [cfg.seed * 10**7 + 5 * 10**6 + r.step * n + i for i in range(n)]
+    examples = record.examples(r.worlds, tasks, "train", f"update {cfg.seed}")
+
+    # stateless learns the true observation; the others judge sampled replies against siblings
+    if cfg.formulation == "stateless":
+        pairs = [(w.observe_prompt(e.past, e.future[0].action),
+                  w.tok.encode_turn("assistant", e.future[0].text)) for e in examples]
+        stats = sft.update(r.model, r.optimizer, *supervised(pairs, r.device),
+                           micro_rows=cfg.micro_rows, grad_clip=cfg.grad_clip)
+        stats["sampled_tokens"] = 0
+    else:
+        sample = sample_strict if cfg.formulation == "strict" else sample_leaky
+        streams = [(cfg.seed, "train", r.step, task) for task in tasks]
+        replies, advantage, rewards, found = sample(w, cfg, examples, streams)
+        rows, advantage, total = training_rows(replies, advantage, r.device)
+        stats = grpo.update_on(r.model, r.optimizer, rows, rows.mask.float(), advantage, cfg,
+                               total=total)
+        stats = {**stats, **found, "reward": float(rewards.mean()), "sampled_tokens": total,
+                 "rows": len(rows.tokens), "replies": len(replies)}
+    seconds = lap()
+    if w.dropped and not r.told:
+        r.told = True
+        tqdm.write(f"a history is longer than the context: {w.dropped} of its oldest turns were "
+                   "dropped (dropped_turns in metrics.jsonl)", file=sys.stderr)
+    return {**stats, "dropped_turns": w.dropped, "time_update": seconds,
+            "tokens_per_s": stats["sampled_tokens"] / seconds}
+
+
+def look(r):
+    """Greedy predictions on valid games, the first to samples.txt -> what metrics.jsonl gets."""
+    examples = held_out(r, "valid", r.cfg.eval_problems, 9)
+    found = {name: mean for name, (mean, _) in imagine.measure(r.w, examples, 9).items()}
+    run.add_samples(r, [("valid example 0", shown(r.w, examples[0]))])
+    return {"obs H=1": found["obs H=1"], **found}
+
+
+def held_out(r, split, n, future):
+    """Examples of a split; every seed has its own."""
+    tasks = range(1000 * r.cfg.seed, 1000 * r.cfg.seed + n)
+    return record.examples(r.worlds, tasks, split, f"{split} examples", future=future, past=(4, 12))
+
+
+def asked_as(w, formulation, temperature=0.0):
+    """The same model, asked in another way."""
+    return dataclasses.replace(w, form=imagine.FORMULATIONS[formulation], temperature=temperature)
+
+
+def report(r):
+    """The final table: before ("warm") and after ("trained"), greedy and sampled, on new games."""
+    cfg, own, columns = r.cfg, r.cfg.formulation, {}
+    horizon = r.worlds[min(r.worlds)].horizon  # steps imagined
+    examples = held_out(r, cfg.final_split, cfg.test_problems or 300, horizon)
+    floor = imagine.action_alone(held_out(r, "train", 2000, 1))
+    for when in run.before_and_after(r):
+        name = "warm" if when == "before" else "trained"
+        for other in imagine.FORMULATIONS if when == "before" else ():
+            if other != own:
+                columns[f"{other}, {name}"] = imagine.measure(asked_as(r.w, other), examples, 1)
+        w = asked_as(r.w, own)
+        columns[f"{own}, {name}"] = {**imagine.measure(w, examples, horizon),
+                                     **imagine.swap(w, examples, floor)}
+        if own != "stateless":
+            columns[f"{own}, {name}"]["history leak"] = (largest_leak(w, examples), None)
+        columns[f"{own}, {name}, T=1"] = imagine.measure(asked_as(r.w, own, 1.0), examples, 1)
+    update_seconds = sum(line["time_update"] for line in run.read_log(cfg.out))
+    run.write_result(r, {"n": len(examples), "seconds": r.seconds, "update_seconds": update_seconds,
+                         "columns": columns})
+    print(f"\n{len(examples)} {cfg.final_split} trajectories, window {cfg.window or 'unbounded'}, "
+          "95% intervals; greedy, or T=1 where it says so")
+    run.print_table(dict(sorted(columns.items(), key=lambda column: len(column[1]))), len(examples))
+    print(f"\n{shown(r.w, examples[0])}\n")
+    run.print_next(r)
+
+
+def largest_leak(w, examples):
+    """Exchange the history of eight examples, hold the state -> the largest change of a logit."""
+    leaks = [imagine.leak(w, a, b, w.tok.encode(w.state_text(sorted(a.past[-1].needed))))
+             for a, b in zip(examples[:8], examples[1:9])]
+    return max(leaks, default=math.nan)
+
+
+def show(r, n):
+    """n examples after training, and nine imagined steps beside what really happened."""
+    w = r.w
+    for example in held_out(r, r.cfg.final_split, n, 9):
+        print(f"\n{shown(w, example)}\n\nimagined from there on, and what was true:")
+        minds = w.form.begin(w, [example.past])
+        for moment in example.future:
+            step, = w.form.imagine(w, minds, [moment.action])
+            minds = [step.mind]
+            right = fact_f1(w.language.parse(step.text), moment.stated)
+            print(f"> {moment.action:24}{step.text:44}{moment.text:44}F1 {right:.2f}")
+
+
+def shown(w, example):
+    """One prediction in words: history, state, next state, predicted and true observation."""
+    after = example.future[0]
+    step, = w.form.imagine(w, w.form.begin(w, [example.past]), [after.action])
+    lines = [f"> {m.action}\n  {m.text}" if i else f"  {m.text}"
+             for i, m in enumerate(example.past[-w.window:])]
+    lines.append(f"> {after.action}")
+    if w.form.name != "stateless":
+        for name, state in (("state", step.state), ("next state", step.next_state)):
+            text = w.state_text(state) if state else "(malformed)"
+            lines.append(f"{name:12}{text}")
+    return "\n".join([*lines, f"predicted   {step.text}", f"true        {after.text}"])

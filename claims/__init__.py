@@ -1,23 +1,39 @@
-"""What the comparisons of arms share: running train.py once an arm and seed, intervals over seeds, verdicts.
+"""What the comparisons of arms share: train.py once an arm and seed, intervals, verdicts.
 
-An arm is one `train.py` command. Seeds are paired: with the seed come the warm starts, the tasks and the random numbers, so the
-difference of two arms is taken within a seed. "better" is reproduced when the 95% t-interval of the paired difference excludes
-zero; "as good as" when it lies within 2 points; else the verdict is unclear.
+An arm is one `train.py` command. Seeds are paired: a seed has its warm starts, its tasks and its
+random numbers, so the difference of two arms is taken within a seed. "better" is reproduced when
+the 95% t-interval of the paired difference excludes zero; "as good as" when it lies within 2
+points; otherwise the verdict is unclear.
 """
 import json
 import math
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # by number of seeds
+# Student's t, two-sided 95%, by the number of seeds
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+
+
+# ---- runs ----
+
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def write(path, found):
+    """Text as it is, anything else as JSON."""
+    text = found if isinstance(found, str) else json.dumps(found, indent=1)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
 
 
 def finished(out):
+    """The result of a run; None when it has none yet."""
     path = os.path.join(out, "result.json")
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
+    return read(path) if os.path.exists(path) else None
 
 
 def updates(out):
@@ -27,20 +43,33 @@ def updates(out):
 
 
 def train(options, out):
-    """Run one train.py command, or go on with it, unless it is done. -> its result"""
+    """Run one train.py command, or go on with it, unless it is done -> its result"""
     if finished(out) is None:
-        os.makedirs(os.path.dirname(out), exist_ok=True)
-        with open(out + ".log", "a", encoding="utf-8") as log:
-            code = subprocess.run([sys.executable, "train.py", *options, f"--out={out}", "--threads=1", "--resume"], stdout=log, stderr=log).returncode
-        if code:
-            sys.exit(f"train.py {' '.join(options)} ended with code {code}: see {out}.log; run this again to go on")
+        call(["train.py", *options, f"--out={out}", "--threads=1", "--resume"], out + ".log")
         print(f"done: {' '.join(options)}", flush=True)
     return finished(out)
+
+
+def call(command, log):
+    """Run a command of this project, its output into a file. Ends the program when it fails."""
+    os.makedirs(os.path.dirname(log), exist_ok=True)
+    with open(log, "a", encoding="utf-8") as file:
+        code = subprocess.run([sys.executable, *command], stdout=file, stderr=file).returncode
+    if code:
+        sys.exit(f"{' '.join(command)} ended with code {code}: see {log}; run this again to go on")
+
+
+def side_by_side(work, cells, jobs):
+    """Do the work of every cell, `jobs` at a time -> {cell: work(*cell)}"""
+    with ThreadPoolExecutor(jobs) as pool:
+        return dict(zip(cells, pool.map(lambda cell: work(*cell), cells)))
 
 
 def slug(*parts):
     return "-".join("".join(c if c.isalnum() else "" for c in str(p)) for p in parts)
 
+
+# ---- statistics ----
 
 def interval(values):
     """95% t-interval over seeds -> mean, half width (nan for one seed)"""
@@ -52,14 +81,19 @@ def interval(values):
 
 
 def verdict(differences, kind, margin=0.02):
-    """differences: arm minus GRPO, a seed each. kind "better" or "as good" -> yes, no, unclear"""
+    """differences: an arm minus the one it is compared with, one a seed. kind: "better" or
+    "as good" -> yes, no, unclear"""
     mean, half = interval(differences)
     if math.isnan(half):
         return "unclear"
     if kind == "better":
         return "yes" if mean - half > 0 else "no" if mean + half < 0 else "unclear"
-    return "yes" if -margin < mean - half and mean + half < margin else "no" if mean + half < -margin else "unclear"
+    if -margin < mean - half and mean + half < margin:
+        return "yes"
+    return "no" if mean + half < -margin else "unclear"
 
+
+# ---- tables ----
 
 def cell(values, sign=""):
     """A table's cell; of one seed without an interval. sign "+": for differences"""
@@ -78,18 +112,10 @@ def judged(differences, metric, kind):
     return f"{metric}, {question}? | {cell(differences, '+')} | {verdict(differences, kind)}"
 
 
-def pyplot():
-    """matplotlib.pyplot, drawing to files; None, said, where it is not installed."""
-    try:
-        import matplotlib
-    except ImportError:
-        print("no figure: pip install matplotlib")
-        return None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    return pyplot
+def row(*cells):
+    return f"| {' | '.join(cells)} |"
 
 
-def write(path, text):
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
+def head(*titles):
+    """The first two lines of a Markdown table."""
+    return [row(*titles), "|---" * len(titles) + "|"]

@@ -1,94 +1,119 @@
-"""ATOD against its parts, its baselines and its teacher, on the house: arms, table, figure. See reproduce.py."""
-import json
-from concurrent.futures import ThreadPoolExecutor
+"""ATOD against its parts, its baselines and its teacher, on the house: arms, table, figure. See
+reproduce.py."""
+import math
 
-from claims import cell, interval, over, pyplot, slug, train, updates, verdict, write
+import claims
+from claims import cell, head, interval, over, plot, read, row, side_by_side, slug, updates, verdict
 
 ARMS = {  # name -> options of train.py; all start from the seed's student and see as many episodes
     "ATOD": "--method atod",
     "OPD": "--method opd",
-    "GRPO": "--method grpo --teacher auto",
+    "GRPO": "--method atod --mix grpo",
     "fixed mix": "--method atod --mix fixed",  # kappa = rho = 1, with turn weights
     "annealed, w = 1": "--method atod --weights one",
     "annealed, uniform w": "--method atod --weights uniform",  # T-DUR's mean for every turn
     "annealed, w by token": "--method atod --weights token",
 }
 FAMILIES = ("put", "clean", "heat", "cool", "examine", "two")
-PAPER = {"GRPO": "33.2 / 40.3 / 68.9", "OPD": "67.7 / 64.9 / 68.1", "ATOD": "70.6 / 71.6 / 71.1", "teacher": "68.9"}  # 0.6B / 1.7B / 4B, average
+PAPER = {"GRPO": "33.2 / 40.3 / 68.9", "OPD": "67.7 / 64.9 / 68.1", "ATOD": "70.6 / 71.6 / 71.1",
+         "teacher": "68.9"}  # 0.6B / 1.7B / 4B, average
+COLUMNS = {"success": "sampled", "greedy": "greedy", "turns": "turns",
+           "last look": "valid, last look", "best look": "best look",
+           "zero variance": "zero-variance groups", "seconds": "seconds of updates"}
 
 
 def metrics_of(result, curve):
     """result.json and metrics.jsonl of a run -> what the table has of it"""
-    after = result["columns"]["after"]
-    return {"success": after["success"][0], "greedy": result["columns"]["after, greedy"]["success"][0], "turns": after["turns"][0],
-            "best look": max(success for success, _ in result["looks"]), "last look": result["looks"][-1][0],
-            "seconds": sum(result["times"].values()) - result["times"]["time_environment"],  # which is a part of the rollout
-            "zero variance": sum(line["zero_variance"] for line in curve) / len(curve),
-            **{family: after[family][0] for family in FAMILIES if family in after}}
+    times = result["times"]
+    return {**player(result, "after"),
+            "best look": max(success for success, _ in result["looks"]),
+            "last look": result["looks"][-1][0],
+            "seconds": sum(times.values()) - times["time_environment"],  # which is in the rollout's
+            "zero variance": sum(line["zero_variance"] for line in curve) / len(curve)}
 
 
 def player(result, column):
-    found = result["columns"]
-    return {"success": found[column]["success"][0], "greedy": found[f"{column}, greedy"]["success"][0], "turns": found[column]["turns"][0],
-            **{family: found[column][family][0] for family in FAMILIES if family in found[column]}}
+    """The teacher, the student or the trained student, as the final table has them."""
+    sampled, greedy = result["columns"][column], result["columns"][f"{column}, greedy"]
+    return {"success": sampled["success"][0], "greedy": greedy["success"][0],
+            "turns": sampled["turns"][0],
+            **{family: sampled[family][0] for family in FAMILIES if family in sampled}}
 
 
 def table(results, seeds):
     """results: {player or arm: [metrics of a seed]} -> Markdown"""
-    names = ("success", "greedy", "turns", "last look", "best look", "zero variance", "seconds")
     lines = [f"**success on test houses**, mean{over(seeds)}\n",
-             "| | sampled | greedy | turns | valid, last look | best look | zero-variance groups | seconds of updates | the paper |", "|---" * 9 + "|"]
+             *head("", *COLUMNS.values(), "the paper")]
     for arm, runs in results.items():
-        cells = [cell([r[name] for r in runs]) if name in runs[0] else "-" for name in names]
-        lines.append(f"| {arm} | {' | '.join(cells)} | {PAPER.get(arm, '')} |")
-    lines += ["\n**by family**, sampled\n", f"| | {' | '.join(FAMILIES)} |", "|---" * (len(FAMILIES) + 1) + "|"]
+        cells = [cell([r[name] for r in runs]) if name in runs[0] else "-" for name in COLUMNS]
+        lines.append(row(arm, *cells, PAPER.get(arm, "")))
+    lines += ["\n**by family**, sampled\n", *head("", *FAMILIES)]
     for arm, runs in results.items():
-        lines.append(f"| {arm} | {' | '.join('%.2f' % interval([r[f] for r in runs])[0] if f in runs[0] else '-' for f in FAMILIES)} |")
-    lines += ["\n**claims**, paired over seeds\n", "| ATOD against | sampled | better? | greedy | better? |", "|---" * 5 + "|"]
+        cells = [f"{interval([r[family] for r in runs])[0]:.2f}" if family in runs[0] else "-"
+                 for family in FAMILIES]
+        lines.append(row(arm, *cells))
+    lines += ["\n**claims**, paired over seeds\n",
+              *head("ATOD against", "sampled", "better?", "greedy", "better?")]
     for other in results:
-        if other not in ("ATOD", "student"):
-            found = [[a[name] - b[name] for a, b in zip(results["ATOD"], results[other])] for name in ("success", "greedy")]
-            lines.append(f"| {other} | " + " | ".join(f"{cell(d, '+')} | {verdict(d, 'better')}" for d in found) + " |")
+        if other in ("ATOD", "student"):
+            continue
+        found = [[a[name] - b[name] for a, b in zip(results["ATOD"], results[other])]
+                 for name in ("success", "greedy")]
+        lines.append(row(other, *(x for d in found for x in (cell(d, "+"), verdict(d, "better")))))
     return "\n".join(lines)
 
 
-def figure(results, curves, turns, path):
-    """Left: success on valid houses as training goes on. Middle: the two coefficients and the sizes of the two advantages (ATOD, OPD). Right:
-    T-DUR's weight over the turns of an episode before training. curves: {arm: [lines of metrics.jsonl of a seed]}"""
-    plt = pyplot()
+def figure(results, path):
+    """Success of the arms with intervals, beside the teacher's. results: as table() takes them"""
+    plt = plot.pyplot()
     if plt is None:
         return
-    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(19, 5), width_ratios=(1, 1, 0.8))
-    for i, (arm, runs) in enumerate(curves.items()):
-        looks = [[(line["step"], line["valid success"]) for line in lines if "valid success" in line] for lines in runs]
-        left.plot([s for s, _ in looks[0]], [sum(x) / len(x) for x in zip(*([y for _, y in look] for look in looks))], ".-", color=f"C{i}", label=arm)
-    left.axhline(interval([r["success"] for r in results["teacher"]])[0], color="grey", ls="--", label="teacher (test)")
-    left.set(xlabel="update", ylabel="success, valid houses", title=f"mean of {len(results['teacher'])} seeds", ylim=(0, 1))
-    left.legend(fontsize=7)
-    for name, style in (("kappa", "-"), ("rho", "--"), ("A_opd", ":"), ("A_grpo", "-."), ("mean_w", (0, (1, 3))), ("zero_variance", (0, (5, 5)))):
-        values = [line[name] for line in curves["ATOD"][0]]
-        middle.plot([line["step"] for line in curves["ATOD"][0]], [sum(x) / len(x) for x in (values[max(0, i - 9):i + 1] for i in range(len(values)))],
-                    ls=style, label=name)
-    middle.set(xlabel="update", title="ATOD, first seed, mean of ten updates", ylim=(0, 2.1))
-    middle.legend(fontsize=7)
-    right.imshow([[w] for *_, w, _, _ in turns], cmap="Reds", vmin=0, vmax=1, aspect="auto", extent=(0, 1, len(turns), 0))
-    for k, (heard, said, w, _, _) in enumerate(turns):
-        text = " > ".join(x.replace("<|turn|>", " ").replace("<|end|>", " ").strip() for x in (heard, said))
-        right.text(0.02, k + 0.6, f"{w:.2f}  {text}", fontsize=7, color="white" if w > 0.7 else "black")
-    right.set(xticks=[], yticks=[], title="weight of each turn's distillation (T-DUR), before training")
-    fig.tight_layout()
-    fig.savefig(path, dpi=110)
+    names = {"ATOD": "ATOD: annealed", "GRPO": "reward alone (GRPO)", "fixed mix": "a fixed mix",
+             "OPD": "teacher alone (OPD)", "student": "before training"}
+    fig, ax = plt.subplots(layout="constrained")
+    teacher, _ = interval([r["success"] for r in results["teacher"]])
+    ax.axvline(teacher, color=plot.RED, ls="--")
+    ax.text(teacher - 0.015, -0.66, f"its teacher {teacher:.2f}", color=plot.RED, fontweight="bold",
+            ha="right", va="center")
+    for y, arm in enumerate(names):
+        values = [r["success"] for r in results[arm]]
+        mean, half = interval(values)
+        half = 0 if math.isnan(half) else half
+        ax.barh(y, mean, 0.62, color=plot.BLUE if arm == "ATOD" else "#b8b8b8")
+        ax.errorbar(mean, y, xerr=half, color=plot.BLACK, capsize=4, lw=1.5)
+        ax.plot(values, [y] * len(values), "o", color="white", mec=plot.BLACK, ms=6, zorder=3)
+        ax.text(mean + half + 0.02, y, f"{mean:.2f}", fontweight="bold", va="center")
+    ax.set(title="ATOD passes its teacher", xlabel="success on test houses, 95% interval",
+           xlim=(0, 1.06), ylim=(len(names) - 0.5, -0.95),
+           yticks=range(len(names)), yticklabels=names.values())
+    ax.tick_params(axis="y", length=0)
+    plot.save(plt, path)
+
+
+def draw(found, picture):
+    """What results.json holds -> the table; draws the figure."""
+    figure(found["results"], picture)
+    return table(found["results"], found["seeds"])
+
+
+def redraw():
+    return draw(read("docs/atod/results.json"), "docs/atod/atod.png")
 
 
 def reproduce(folder, seeds, jobs):
-    cells = [(arm, seed) for arm in ARMS for seed in seeds]  # the first arm makes the warm starts, of several seeds at once
-    with ThreadPoolExecutor(jobs) as pool:
-        done = dict(zip(cells, pool.map(lambda c: train([*ARMS[c[0]].split(), f"--seed={c[1]}"], f"{folder}/{slug(*c)}"), cells)))
-    curves = {arm: [updates(f"{folder}/{slug(arm, seed)}") for seed in seeds] for arm in ARMS}
-    results = {name: [player(done["ATOD", seed], column) for seed in seeds] for name, column in (("teacher", "teacher"), ("student", "before"))}
-    results.update({arm: [metrics_of(done[arm, seed], curve) for seed, curve in zip(seeds, curves[arm])] for arm in ARMS})
-    text, turns = table(results, seeds), done["ATOD", seeds[0]]["strips"]["before"]["turns"]
-    write(f"{folder}/results.json", json.dumps({"seeds": seeds, "results": results, "turns": turns}, indent=1))
-    write(f"{folder}/table.md", text)
-    figure(results, curves, turns, f"{folder}/atod.png")
+    # the first arm makes the warm starts, of several seeds at once
+    cells = [(arm, seed) for arm in ARMS for seed in seeds]
+
+    def run_cell(arm, seed):
+        return claims.train([*ARMS[arm].split(), f"--seed={seed}"], f"{folder}/{slug(arm, seed)}")
+    done = side_by_side(run_cell, cells, jobs)
+    results = {name: [player(done["ATOD", seed], column) for seed in seeds]
+               for name, column in (("teacher", "teacher"), ("student", "before"))}
+    for arm in ARMS:
+        results[arm] = [metrics_of(done[arm, seed], updates(f"{folder}/{slug(arm, seed)}"))
+                        for seed in seeds]
+    found = {"seeds": seeds, "results": results}
+    claims.write(f"{folder}/results.json", found)
+    text = draw(found, f"{folder}/atod.png")
+    claims.write(f"{folder}/table.md", text)
     print(text)

@@ -6,6 +6,7 @@ with a verifiable answer is a game of one turn, so one rollout and one loss serv
 
 The text of a model is data: it is parsed and never evaluated. Garbage earns 0 and never raises.
 """
+import contextlib
 import copy
 import hashlib
 import importlib
@@ -13,9 +14,13 @@ import inspect
 import pkgutil
 import random
 import re
+import sys
 import time
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from envs.lib.text import clean
 
 SPLITS = ("train", "valid", "test")
 NOT_WORLDS = ("lib", "record")  # what is in this folder beside the environments
@@ -190,27 +195,43 @@ def demonstration(env, task, split, seed, skill):
 
 
 def by_hand(env, task, split):
-    """A person plays in the terminal, a command a line. "?" lists the commands that do something;
-    an empty line, or the end of the input, ends the game."""
-    print(env.reset(task % (env.tasks(split) or task + 1), split))
+    """A person plays in the terminal, a command a line. A line that ends in a backslash goes on in
+    the next. "?" lists the commands that do something; an empty line, or the end of the input, ends
+    the game."""
+    show(env.reset(task % (env.tasks(split) or task + 1), split))
     turns = 0
-    while True:
-        try:
-            said = input("> ").strip()
-        except (EOFError, KeyboardInterrupt):
-            return
-        if not said:
-            return
+    with contextlib.suppress(AttributeError, OSError):  # where it is no terminal
+        sys.stdin.reconfigure(errors="replace")
+    while said := typed():
         if said == "?":
-            print(", ".join(env.actions()) or "there is no list of commands")
+            show(", ".join(env.actions()) or "there is no list of commands")
             continue
         step = env.step(said)
         turns += 1
         if step.observation:
-            print(step.observation)
+            show(step.observation)
         if step.done:
-            print(outcome(step.info, turns))
+            show(outcome(step.info, turns))
             return
+
+
+def typed():
+    """What a person says; "" when there is nothing more."""
+    lines = []
+    try:
+        while not lines or lines[-1].endswith("\\"):
+            lines.append(input("| " if lines else "> ").rstrip())
+    except (EOFError, KeyboardInterrupt):
+        return ""
+    return clean("\n".join(line.removesuffix("\\") for line in lines).strip())
+
+
+def show(text):
+    """Print it, a character that the terminal does not have as "?". Control characters are left
+    out: a text is no command to the terminal."""
+    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+    encoding = sys.stdout.encoding or "utf-8"
+    print(text.encode(encoding, "replace").decode(encoding))
 
 
 def outcome(info, turns):
@@ -232,6 +253,7 @@ def one_line(text):
 def split_of(text):
     """Which split a task belongs to, by a hash of its text: 80% train, 10% valid, 10% test. So a
     problem that comes up under two numbers is in one split only."""
-    digest = hashlib.blake2b(" ".join(text.split()).encode(), digest_size=4).digest()
+    words = " ".join(text.split()).encode(errors="replace")
+    digest = hashlib.blake2b(words, digest_size=4).digest()
     bucket = int.from_bytes(digest, "big") % 10
     return "valid" if bucket == 0 else "test" if bucket == 1 else "train"

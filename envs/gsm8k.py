@@ -11,81 +11,150 @@ test.jsonl: then test stays the official one and valid is a tenth of train. The 
 private notation of the tandem precursor (arXiv 2510.13551): the senior's solutions have them, the
 junior's do not.
 """
-import json
 import os
 import re
+import unicodedata
+from decimal import Decimal
 from fractions import Fraction
 
 from envs import SPLITS, Env, Step, split_of
+from envs.lib.text import expect, field, one_space, read_jsonl as read_records
 
 WHERE = ("get train.jsonl and test.jsonl from github.com/openai/grade-school-math "
          "(grade_school_math/data) and pass --data PATH, or set GSM8K_DATA")
 MARK = re.compile(r"<<[^<>]*>>")
-NUMBER = re.compile(r"\$? ?(-?)\$? ?((?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d*)?|\.\d+) ?%?\.?")
+LONGEST = 40  # characters of a number
+WHOLE = r"[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+"
+NUMBER = re.compile(rf"\$? ?([+-]?)\$? ?((?:{WHOLE})(?:\.[0-9]*)?|\.[0-9]+) ?[%$]?[.,]?")
+RATIO = re.compile(rf"\$? ?([+-]?)\$? ?({WHOLE}) ?/ ?({WHOLE})\$?[.,]?")
+POWER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]{1,2}")  # 1e-5
+SIGNS = {  # a way to write a sign -> the plain one: hyphens, dashes and minuses, plusses
+    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u2796\ufe63\uff0d", "-"),
+    **dict.fromkeys("\u2795\ufe62\uff0b", "+")}
+KINDS = {"Sc": "$", "Zs": " ", "Cf": ""}  # currencies, spaces, what is not seen
+LONG, SHORT = 6, 2  # places of a reference that was rounded, and of an answer that may round it
+
+
+# ---- numbers ----
+
+def plain(text):
+    """The text with signs, currencies and spaces as ASCII has them; "" when it is too long for a
+    number."""
+    text = text.strip()
+    if len(text) > LONGEST:
+        return ""
+    return "".join(SIGNS.get(c) or KINDS.get(unicodedata.category(c), c) for c in text).strip()
+
+
+def read_number(text):
+    """"$1,080.00" -> (Fraction(1080), 2): the number and its decimal places, LONGEST of a ratio
+    like "1/3". None when it is not one number. Never raises."""
+    text = plain(text)
+    if found := NUMBER.fullmatch(text):
+        number = found[2].replace(",", "")
+        return Fraction(found[1] + number), len(number.partition(".")[2])
+    if found := RATIO.fullmatch(text):
+        above, below = (int(part.replace(",", "")) for part in found.groups()[1:])
+        return (Fraction(int(f"{found[1]}1") * above, below), LONGEST) if below else None
+    return None
 
 
 def to_number(text):
     """"$1,080.00" -> Fraction(1080); None when it is not one number. Never raises."""
-    short = len(text) <= 40 and text.isascii()
-    found = NUMBER.fullmatch(text.strip()) if short else None
-    return Fraction(found[1] + found[2].replace(",", "")) if found else None
+    found = read_number(text)
+    return found and found[0]
+
+
+def places(number):
+    """Decimal places that it takes to write a number; LONGEST of one that does not end."""
+    return next((n for n in range(LONGEST) if (number * 10**n).denominator == 1), LONGEST)
 
 
 def verify(text, answer):
-    """1.0 when what follows the last "####" is the answer, else 0.0. Never raises."""
-    found = to_number(text.rsplit("####", 1)[1]) if "####" in text else None
-    return float(found is not None and found == answer)
+    """1.0 when what follows the last "####" is the answer, else 0.0. Never raises.
+
+    Was the answer rounded itself (0.3333333333), then it is met by what rounds it further (0.33)
+    and by the ratio that it stands for (1/3)."""
+    found = read_number(text.rsplit("####", 1)[1]) if "####" in text else None
+    if found is None:
+        return 0.0
+    said, shown = found
+    if said == answer:
+        return 1.0
+    known = places(answer)
+    if said == 0 or known < LONG or shown < SHORT:
+        return 0.0
+    return float(abs(said - answer) <= Fraction(1, 2 * 10**min(shown, known)))
+
+
+# ---- files ----
+
+def without_power(solution):
+    """A reference may be written as 1e-5, an answer may not -> "... #### 0.00001"; any other
+    solution as it is."""
+    work, _, number = solution.rpartition("####")
+    number = number.strip()
+    return f"{work}#### {Decimal(number):f}" if POWER.fullmatch(number) else solution
+
+
+def number_of(record, name):
+    """A field that holds a number, or a text of one."""
+    value = record.get(name)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if number else field(record, name)
 
 
 def read_problem(record):
-    """A record of any of the three formats -> (question, solution that ends in "#### N"). KeyError,
-    ValueError or TypeError when it is none."""
-    if "Body" in record:  # SVAMP
-        question = f"{record['Body'].strip()} {record['Question']}"
-        solution = f"{record['Equation']}\n#### {record['Answer']}"
+    """A record of any of the three formats -> (question, solution that ends in "#### N").
+    ValueError when it is none."""
+    if "Body" in expect(record, dict, "it"):  # SVAMP
+        question = f"{field(record, 'Body').strip()} {field(record, 'Question')}"
+        solution = f"{field(record, 'Equation')}\n#### {number_of(record, 'Answer')}"
     elif "input" in record:  # MAWPS
-        question, solution = record["input"], f"#### {record['target']}"
+        question, solution = field(record, "input"), f"#### {number_of(record, 'target')}"
     else:
-        question, solution = record["question"], record["answer"]
-    answer = to_number(solution.rsplit("####", 1)[-1])
-    if not isinstance(question, str) or not verify(solution, answer):
-        raise ValueError("the answer does not end in '#### number'")
+        question, solution = field(record, "question"), field(record, "answer")
+    solution = without_power(solution)
+    if not question.strip():
+        raise ValueError("the question is empty")
+    if "####" not in solution or to_number(solution.rsplit("####", 1)[1]) is None:
+        raise ValueError(f"the answer does not end in '#### number' but in {solution[-40:]!r}")
     return question, solution
 
 
 def read_jsonl(path):
     """[(question, solution)]. ValueError naming the file and the line that is malformed."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().split("\n")  # not splitlines(): a question may hold U+2028
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}; {WHERE}") from None
+    if not os.path.exists(path):
+        raise ValueError(f"{path}: no such file; {WHERE}")
     problems = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            problems.append(read_problem(json.loads(line)))
-        except KeyError as error:
-            raise ValueError(f"{path}, line {number}: no field {error}") from None
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}, line {number}: {error}") from None
+    try:
+        for number, record in read_records(path):
+            try:
+                problems.append(read_problem(record))
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}, {error}") from None
     if not problems:
         raise ValueError(f"{path}: holds no problems")
     return problems
 
 
 def read_splits(path):
-    """A file or a folder -> {split: [(question, solution)]}"""
+    """A file or a folder -> {split: [(question, solution)]}. What a folder's test asks, its train
+    does not."""
     if not os.path.isdir(path):
         problems = {s: [] for s in SPLITS}
         for question, solution in read_jsonl(path):
             problems[split_of(question)].append((question, solution))
         return problems
-    train = read_jsonl(os.path.join(path, "train.jsonl"))
+    test = read_jsonl(os.path.join(path, "test.jsonl"))
+    asked = {one_space(question) for question, _ in test}
+    train = [p for p in read_jsonl(os.path.join(path, "train.jsonl"))
+             if one_space(p[0]) not in asked]
     return {"train": [p for p in train if split_of(p[0]) != "valid"],
             "valid": [p for p in train if split_of(p[0]) == "valid"],
-            "test": read_jsonl(os.path.join(path, "test.jsonl"))}
+            "test": test}
 
 
 class GSM8K(Env):

@@ -1,9 +1,11 @@
-"""Shared by all tests: one thread, the real data files where this machine has them, and train.py called in a folder of its own."""
+"""Shared by all tests: one thread, the real data files where this machine has them, and train.py
+called in a folder of its own."""
 import dataclasses
 import functools
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,41 +13,69 @@ import torch
 
 import envs
 import grpo
-import mediation
-import policy
+import imagine
+import rollout
 import run
+import sft
 import train
-import world
 import worldmodel
-from envs import house
+from envs.house import text as language
 from model import GPT, small_config
+from sampler import Sampler
 
 torch.set_num_threads(1)
 REPO = Path(__file__).resolve().parent.parent
-KNOWN = ("train", "test", "gsm8k_train", "gsm8k_test", "svamp_test", "mawps_test")  # names of published files envs/gsm8k.py reads
+sys.path.append(str(REPO / "tests/envs"))  # contract.py, houses.py: helpers of all tests
+KNOWN = (  # names of published files envs/gsm8k.py reads
+    "train", "test", "gsm8k_train", "gsm8k_test", "svamp_test", "mawps_test")
 
 
 @pytest.fixture
 def math_files():
-    """{name: path} of real jsonl files: those of GSM8K_DATA (a file or a folder), else of ../shared/data/math."""
+    """{name: path} of real jsonl files: those of GSM8K_DATA (a file or a folder), else of
+    ../shared/data/math."""
     place = Path(os.environ.get("GSM8K_DATA") or REPO.parent / "shared/data/math")
-    files = {place.stem: place} if place.is_file() else {n: place / f"{n}.jsonl" for n in KNOWN if (place / f"{n}.jsonl").is_file()}
+    files = {name: place / f"{name}.jsonl" for name in KNOWN}
+    files = {name: path for name, path in files.items() if path.is_file()}
+    if place.is_file():
+        files = {place.stem: place}
     if not files:
-        pytest.skip(f"no published problems at {place}: set GSM8K_DATA to a jsonl file or a folder of them")
+        pytest.skip(f"no published problems at {place}: set GSM8K_DATA to a jsonl file or a folder")
     return files
 
 
 # ---- the command line ----
 
-TINY = ("--layers 1 --width 32 --junior-layers 1 --junior-width 32 --warm-steps 2 --sft-rows 4 --prompts 2 --group 2 --steps 4 --eval-every 2 "
-        "--eval-problems 2 --test-problems 2 --test-chains 2 --save-every 1 --threads 1 --device cpu --out o "
-        "--A 2 --B 2 --window 2 --max-state 8 --teacher-layers 1 --teacher-width 32 --teacher-skill 0 --teacher-target 0 --student-skill 0 "
-        "--student-habits 1").split()
-# No reward comes to models this small, so a penalty to another model moves the weights where a test must see them move.
-MOVING = {"sft": ["--method", "sft"], "grpo": "--method grpo --junior auto --kl 1 --kl-to junior".split(),
-          "tandem": "--method tandem --kl 1 --kl-to junior".split(),
-          "worldmodel": "--method worldmodel --C 8 --scale group".split(),
-          "opd": "--method opd --turns 3".split(), "atod": "--method atod --turns 3".split()}
+TINY = ("--layers 1 --width 32 --warm-steps 2 --sft-rows 4 --steps 4 --eval-every 2 "
+        "--eval-problems 2 --test-problems 2 --save-every 1 --threads 1 --device cpu --out o")
+TINY = TINY.split()
+OWN = {  # what only some methods know
+    "sft": "--test-chains 2",
+    "grpo": "--prompts 2 --group 2 --test-chains 2",
+    "tandem": "--prompts 2 --group 2 --test-chains 2 --junior-layers 1 --junior-width 32",
+    "worldmodel": "--prompts 2 --group 2 --A 2 --B 2 --window 2 --max-state 8",
+    "atod": "--prompts 2 --group 2 --teacher-layers 1 --teacher-width 32 --teacher-skill 0 "
+            "--teacher-target 0 --student-skill 0 --student-habits 1"}
+OWN["opd"] = OWN["atod"]
+MOVING = {  # runs whose weights move, where a test must see them move
+    "sft": "--method sft",
+    # guess is learned in a moment: some of a group are right, and some are not
+    "grpo": "--method grpo --env guess --warm-steps 60 --group 4",
+    # no reward comes to models this small on arithmetic, so a penalty to another model pulls
+    "tandem": "--method tandem --kl 1 --kl-to junior",
+    "worldmodel": "--method worldmodel --C 8 --scale group",
+    "opd": "--method opd --turns 3",
+    "atod": "--method atod --turns 3"}
+MOVING = {method: args.split() for method, args in MOVING.items()}
+
+
+def tiny(*args):
+    """The options of a tiny run of the method that args name, then args, which win. A run that is
+    resumed without naming its method has all of them already."""
+    if "--resume" in args and "--method" not in args:
+        return ["--out", "o", *args]
+    method = args[args.index("--method") + 1] if "--method" in args else "tandem"
+    return [*TINY, *OWN.get(method, "").split(), *args]
 
 
 @pytest.fixture(scope="session")
@@ -55,14 +85,17 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys, cache):
-    """command("--method", "sft", ...) -> exit code, stdout, stderr of train.py in a folder of its own."""
+    """command("--method", "sft", ...) -> exit code, stdout, stderr of train.py in a folder of its
+    own."""
     monkeypatch.chdir(tmp_path)
-    held_out = world.held_out
-    monkeypatch.setattr(world, "held_out", lambda r, split, n, future: held_out(r, split, min(n, 40), future))  # the floor takes thousands
+    held_out = worldmodel.held_out
+    monkeypatch.setattr(  # the floor of a world model's table takes thousands
+        worldmodel, "held_out",
+        lambda r, split, n, future: held_out(r, split, min(n, 40), future))
     handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
 
     def call(*args):
-        code = train.main([*TINY, "--cache", cache, *args])
+        code = train.main(tiny("--cache", cache, *args))
         return code, *capsys.readouterr()
     yield call
     torch.set_num_threads(1)
@@ -80,23 +113,31 @@ def errors(stderr):
 
 def metrics(out="o", timing=False):
     lines = [json.loads(line) for line in Path(out, "metrics.jsonl").read_text().splitlines()]
-    return [{k: x for k, x in m.items() if timing or not (k.startswith("time_") or k in ("wall", "tokens_per_s", "agent_steps_per_s"))} for m in lines]
+    times = ("wall", "tokens_per_s", "agent_steps_per_s")
+    return [{name: x for name, x in line.items()
+             if timing or not (name.startswith("time_") or name in times)} for line in lines]
 
 
 def outcome(out="o"):
-    """What must not depend on interruptions: final weights, the table and the metrics, times apart."""
-    weights = {k: x.tolist() for k, x in run.load(f"{out}/ckpt.pt")["model"].items()}
+    """What must not depend on interruptions: final weights, the table and the metrics, times
+    apart."""
+    weights = {name: x.tolist() for name, x in run.load(f"{out}/ckpt.pt")["model"].items()}
     table = json.loads(Path(out, "result.json").read_text())
-    return weights, {k: x for k, x in table.items() if k not in ("seconds", "update_seconds", "times")}, json.dumps(metrics(out), sort_keys=True)  # as text: nan equals nan
+    for name in ("seconds", "update_seconds", "times"):
+        table.pop(name, None)
+    return weights, table, json.dumps(metrics(out), sort_keys=True)  # as text: nan equals nan
 
 
 @pytest.fixture
 def straight(command):
-    """straight(method): the outcome of an uninterrupted run, and a check that its weights did move."""
+    """straight(method): the outcome of an uninterrupted run, and a check that its weights did
+    move."""
     def go(method, *args):
         assert command(*MOVING[method], *args, "--out", "straight")[0] == 0
         state = run.load("straight/ckpt.pt")
-        assert any(not torch.equal(x, state["warm"][k]) for k, x in state["model"].items()), "nothing was learned: nothing to compare"
+        moved = [name for name, x in state["model"].items()
+                 if not torch.equal(x, state["warm"][name])]
+        assert moved, "nothing was learned: nothing to compare"
         return outcome("straight")
     return go
 
@@ -118,20 +159,23 @@ def poison(monkeypatch, *calls):
 
     def poisoned(model, optimizer, clip, loss):
         count[0] += 1
-        return apply(model, optimizer, clip, loss * float("nan") if not calls or count[0] in calls else loss)
-    monkeypatch.setattr(grpo, "apply_gradients", poisoned)
+        bad = not calls or count[0] in calls
+        return apply(model, optimizer, clip, loss * float("nan") if bad else loss)
+    for module in (grpo, sft):
+        monkeypatch.setattr(module, "apply_gradients", poisoned)
 
 
 def save_model(path, env, context=64):
     """A checkpoint of a tiny model with the vocabulary of an environment."""
-    values = {f.name: f.default for cls in train.GROUPS.values() for f in dataclasses.fields(cls)}
-    tok = policy.open_tokenizer(values, policy.open_env({**values, "env": env, "skill": "senior"})[0])
-    cfg = small_config(tok.n_vocab, context, 1, 32)
-    torch.save({"model": GPT(cfg).state_dict(), "model_config": dataclasses.asdict(cfg), "tokenizer": tok.state()}, path)
+    cfg = sft.Config(env=env)
+    tok = sft.open_tokenizer(cfg, rollout.open_env(cfg))
+    model = GPT(small_config(tok.n_vocab, context, 1, 32))
+    torch.save({"model": model.state_dict(), "model_config": dataclasses.asdict(model.cfg),
+                "tokenizer": tok.state()}, path)
 
 
 @pytest.fixture
-def surroundings(command):
+def surroundings(command, cache):
     """Files that a careless command could hit."""
     good = json.dumps({"question": "q", "answer": "#### 1"})
     Path("bad.jsonl").write_text(f"{good}\n{good}\nnot json\n")
@@ -139,7 +183,8 @@ def surroundings(command):
     Path("foreign").mkdir()
     Path("foreign/thesis.txt").write_text("precious")
     Path("other").mkdir()
-    Path("other/config.json").write_text(json.dumps({"method": "sft", "seed": 0}))
+    cfg, _ = run.parse(tiny("--cache", cache, "--method", "sft"), sft.Config, "")
+    Path("other/config.json").write_text(json.dumps(run.as_json(cfg)))
     Path("listed").mkdir()
     Path("listed/config.json").write_text("[]")
     Path("other/ckpt.pt").write_bytes(b"of another run")
@@ -153,12 +198,14 @@ def surroundings(command):
 
 @functools.cache
 def house_tokenizer():
-    return world.open_tokenizer({"tokenizer": "trained"}, {2: envs.make("house")}, house)
+    house = envs.make("house")
+    return worldmodel.open_tokenizer(worldmodel.Config(), {2: house}, house)
 
 
-def tiny_world(formulation="strict", seed=0, context=160, max_state=8, **options):
-    """An untrained mediation.World of the house. options: fields of worldmodel.Config"""
+def tiny_world(formulation="strict", seed=0, context=160, max_state=8, window=4):
+    """An untrained WorldModel of the house."""
     torch.manual_seed(seed)
     tok = house_tokenizer()
     model = GPT(small_config(tok.n_vocab, context, 1, 32))
-    return mediation.World(model, tok, worldmodel.Config(formulation=formulation, **options), house, max_state, 10)
+    return worldmodel.WorldModel(model, tok, language, imagine.FORMULATIONS[formulation], window,
+                                 max_state, 10, Sampler(model, 512))

@@ -24,31 +24,42 @@ def run(monkeypatch, capsys, *args):
 def test_every_sampler_makes_as_many_tokens_as_it_says(tiny):
     cfg, prompt, new = TINY
     model, prompts = GPT(cfg), torch.randint(31, (5, prompt)).tolist()
-    assert bench.ours(model, prompts, new)() == bench.ours(model, prompts, new, GPT(cfg))() == bench.without_cache(model, prompts, new)() == 5 * new
+    assert bench.ours(model, prompts, new)() == 5 * new
+    assert bench.ours(model, prompts, new, GPT(cfg))() == 5 * new
+    assert bench.without_cache(model, prompts, new)() == 5 * new
     assert bench.ours(model, prompts, new, turns=3)() == 5 * new
 
 
 def test_the_table_and_its_json(tiny, monkeypatch, capsys):
-    out = run(monkeypatch, capsys, "--size", "toy", "--batch", "2,3", "--only", "ours eager,no cache", "--repeats", "2")
+    out = run(monkeypatch, capsys, "--size", "toy", "--batch", "2,3",
+              "--only", "ours eager,no cache", "--repeats", "2")
     *table, last = out.strip().splitlines()
     found = json.loads(last)
-    assert [r["rows"] for r in found["runs"]] == [2, 3] and found["torch"] == torch.__version__ and "CPU" in found["device"]
+    assert [r["rows"] for r in found["runs"]] == [2, 3]
+    assert found["torch"] == torch.__version__ and "CPU" in found["device"]
     for r in found["runs"]:
         assert r["beside"] == "no cache" and r["samplers"]["no cache"]["ratio"] == 1
         low, high = r["samplers"]["no cache"]["spread"]
-        assert low == high == 1 and r["limit"]["gemm_s"] > 0 and r["limit"]["cache_s"] > 0
+        assert low == high == 1
+        assert r["limit"]["gemm_s"] > 0 and r["limit"]["cache_s"] > 0
         limit = r["rows"] / (r["limit"]["gemm_s"] + r["limit"]["cache_s"])
         for x in r["samplers"].values():
-            assert x["spread"][0] <= x["ratio"] <= x["spread"][1] and x["share"] == pytest.approx(x["tokens_s"] / limit)
+            assert x["spread"][0] <= x["ratio"] <= x["spread"][1]
+            assert x["share"] == pytest.approx(x["tokens_s"] / limit)
     assert sum(line.startswith("no cache") for line in table) == 2
-    assert len(run(monkeypatch, capsys, "--size", "toy", "--batch", "2", "--only", "no cache", "--repeats", "1", "--json").strip().splitlines()) == 1
+    out = run(monkeypatch, capsys, "--size", "toy", "--batch", "2", "--only", "no cache",
+              "--repeats", "1", "--json")
+    assert len(out.strip().splitlines()) == 1
 
 
 def test_each_trick_has_its_ratio(tiny, monkeypatch, capsys):
-    monkeypatch.setattr(bench, "tricks", lambda size, repeats, device, real=bench.tricks: real(size, repeats, device, group=2, prompts=2))
+    real = bench.tricks
+    monkeypatch.setattr(bench, "tricks", lambda *how: real(*how, group=2, prompts=2))
     monkeypatch.setattr(torch, "compile", lambda f, **how: f)  # not what is looked at here
-    found = json.loads(run(monkeypatch, capsys, "tricks", "--size", "toy", "--repeats", "1").strip().splitlines()[-1])["ratios"]
-    assert found["as it is"] == [1.0] and len(found) == 8 and all(len(r) == 1 and r[0] > 0 for r in found.values())
+    out = run(monkeypatch, capsys, "tricks", "--size", "toy", "--repeats", "1")
+    found = json.loads(out.strip().splitlines()[-1])["ratios"]
+    assert found["as it is"] == [1.0] and len(found) == 8
+    assert all(len(r) == 1 and r[0] > 0 for r in found.values())
 
 
 def test_without_its_tricks_the_sampler_says_the_same(tiny):
@@ -56,9 +67,14 @@ def test_without_its_tricks_the_sampler_says_the_same(tiny):
     torch.manual_seed(0)
     model, texts = GPT(cfg), torch.randint(31, (2, prompt)).tolist()
     said = {}
-    for name, kind, shared in (("base", bench.Sampler, True), ("all", bench.AllSlots, True), ("looking", bench.Looking, True), ("alone", bench.Sampler, False)):
+    for name, kind, shared in (("base", bench.Sampler, True), ("all", bench.AllSlots, True),
+                               ("looking", bench.Looking, True), ("alone", bench.Sampler, False)):
         made = []
-        sample = bench.group_sampler(lambda *a, kind=kind, **h: made.append(kind(*a, **h)) or made[0], model, texts, 2, new, shared)
+
+        def make(*args, kind=kind, made=made, **how):
+            made.append(kind(*args, **how))
+            return made[0]
+        sample = bench.group_sampler(make, model, texts, 2, new, shared)
         assert sample() == 4 * new
         said[name] = made[0].tokens.tolist()
     assert len({str(x) for x in said.values()}) == 1
@@ -68,7 +84,8 @@ def test_transformers_stand_beside_ours_on_the_same_weights(tiny, monkeypatch):
     pytest.importorskip("safetensors", reason="pip install safetensors")
     pytest.importorskip("transformers", reason="pip install transformers")
     found = bench.sampling("toy", 2, 1, "cpu", ["transformers dynamic", "no cache"])
-    assert found["beside"] == "transformers dynamic" and found["samplers"]["transformers dynamic"]["tokens_s"] > 0
+    assert found["beside"] == "transformers dynamic"
+    assert found["samplers"]["transformers dynamic"]["tokens_s"] > 0
 
 
 @pytest.mark.parametrize("args", [["--size", "huge"], ["--batch", "many"], ["--profile"], ["trees"]])
@@ -78,3 +95,14 @@ def test_what_it_refuses(monkeypatch, capsys, args):
     monkeypatch.setattr("sys.argv", ["bench.py", *args])
     with pytest.raises(SystemExit):
         bench.main()
+
+
+def test_a_tree_beside_a_flat_group(monkeypatch, capsys):
+    """As many samples of about as many tokens, both as an update has them."""
+    real = bench.tree
+    monkeypatch.setattr(bench, "tree", lambda repeats: real(repeats, examples=1))
+    found = json.loads(run(monkeypatch, capsys, "tree", "--repeats", "1").strip().splitlines()[-1])
+    assert (found["samples"], found["tokens"], found["flat_tokens"]) == (84, 1632, 1596)
+    for part in ("sampling", "update"):
+        assert found[part]["ratio"] == pytest.approx(found[part]["tree_s"] / found[part]["flat_s"])
+    assert found["update"]["tree_s"] > found["sampling"]["tree_s"]

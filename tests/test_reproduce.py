@@ -1,69 +1,101 @@
-"""The comparison of arms: intervals, verdicts and tables on numbers made up by hand, and that every arm is a command. No training."""
+"""The comparison of arms: intervals, verdicts and tables on numbers made up by hand, that every arm is
+a command, and that the pictures are well-formed. No training."""
 import json
 import math
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import pytest
+import torch
 
-import envs
-import imagine
 import claims
 import claims.atod
+import claims.chains
 import claims.curves
+import claims.plot
 import claims.realworlds
+import claims.strip
+import claims.svg
 import claims.tandem
 import claims.worldmodel
+import envs
+import imagine
 import reproduce
-import run
 import train
-import trajectories
 import worldmodel
-from conftest import tiny_world
 from claims import interval, verdict
-from claims.worldmodel import CLAIMS, WORLD_TABLES, WORLDS
+from claims.worldmodel import CLAIMS, COMPARISONS, WORLD_TABLES, WORLDS
+from conftest import REPO, tiny_world
+from envs import record
+
+FORMULATIONS = tuple(imagine.FORMULATIONS)
+
+
+def options(*argv):
+    """What train.py makes of a command -> the module of its method, its Config"""
+    return train.read_options([str(x) for x in argv])
 
 
 # ---- intervals and verdicts ----
 
 def test_an_interval_by_hand():
     assert interval([0.5, 0.5, 0.5]) == (0.5, 0)
-    assert interval([1.0, 3.0]) == pytest.approx((2, 12.706 * math.sqrt(2) / math.sqrt(2)))  # by a table of Student's t, two seeds
+    # by a table of Student's t, two seeds
+    assert interval([1.0, 3.0]) == pytest.approx((2, 12.706 * math.sqrt(2) / math.sqrt(2)))
     assert interval([1, 2, 3]) == pytest.approx((2, 4.303 / math.sqrt(3)))
     assert interval([0.7])[0] == 0.7 and math.isnan(interval([0.7])[1])
-    assert all(a > b for a, b in zip(list(claims.T_95.values()), list(claims.T_95.values())[1:])) and list(claims.T_95) == list(range(2, 11))
+    t = list(claims.T_95.values())
+    assert all(a > b for a, b in zip(t, t[1:])) and list(claims.T_95) == list(range(2, 11))
 
 
 @pytest.mark.parametrize("differences, better, as_good", [
-    ([0.1, 0.1, 0.1], "yes", "unclear"), ([-0.1, -0.1, -0.1], "no", "no"), ([0.0, 0.0, 0.0], "unclear", "yes"),
+    ([0.1, 0.1, 0.1], "yes", "unclear"), ([-0.1, -0.1, -0.1], "no", "no"),
+    ([0.0, 0.0, 0.0], "unclear", "yes"),
     ([0.01, 0.01, 0.01], "yes", "yes"), ([-0.01, -0.01, -0.01], "no", "yes"),  # clear, and small
     ([0.03, -0.03, 0.0], "unclear", "unclear"), ([0.2, 0.0, 0.1], "unclear", "unclear"),  # 0.1 +- 0.248
     ([0.02] * 3, "yes", "unclear"), ([-0.02] * 3, "no", "unclear"),  # two points are no longer as good
     ([0.5], "unclear", "unclear"), ([0.0], "unclear", "unclear")])  # one seed says nothing
 def test_verdicts_by_hand(differences, better, as_good):
-    assert (verdict(differences, "better"), verdict(differences, "as good")) == (better, as_good)
+    assert verdict(differences, "better") == better
+    assert verdict(differences, "as good") == as_good
 
 
 def test_the_margin_of_as_good_can_be_chosen():
-    assert verdict([0.04] * 3, "as good", margin=0.05) == "yes" and verdict([-0.06] * 3, "as good", margin=0.05) == "no"
+    assert verdict([0.04] * 3, "as good", margin=0.05) == "yes"
+    assert verdict([-0.06] * 3, "as good", margin=0.05) == "no"
+
+
+def test_runs_side_by_side_keep_their_names():
+    found = claims.side_by_side(lambda a, b: a * b, [(2, "x"), (3, "y")], 2)
+    assert found == {(2, "x"): "xx", (3, "y"): "yyy"}
 
 
 # ---- world models ----
 
 def a_result(own="strict", shift=0.0, plan=()):
-    """A result.json as world.final_table writes it, with few metrics."""
-    far = lambda x: {"obs H=1": [x, 0.01], "obs 10-25": [x / 2, 0.02], "history leak": [0.0, None]}
-    columns = {f"{f}, warm": {"obs H=1": [0.1, 0.0]} for f in worldmodel.FORMULATIONS if f != own}  # one step: no "obs 10-25"
+    """A result.json as worldmodel.report writes it, with few metrics; and what the planner found."""
+    def far(x):
+        return {"obs H=1": [x, 0.01], "obs 10-25": [x / 2, 0.02], "history leak": [0.0, None]}
+    # one step: no "obs 10-25"
+    columns = {f"{f}, warm": {"obs H=1": [0.1, 0.0]} for f in FORMULATIONS if f != own}
     columns.update({f"{own}, warm": far(0.4), f"{own}, warm, T=1": {"obs H=1": [0.3, 0.0]},
-                    f"{own}, trained": far(0.6 + shift), f"{own}, trained, T=1": {"obs H=1": [0.5 + shift, 0.0]}})
-    return {"n": 2, "seconds": 100.0, "update_seconds": 60.0, "columns": columns, "plan": {p: {"success": x, "error": 0.1, "turns": 9.0} for p, x in plan}}
+                    f"{own}, trained": far(0.6 + shift),
+                    f"{own}, trained, T=1": {"obs H=1": [0.5 + shift, 0.0]}})
+    players = {player: {"success": x, "error": 0.1, "turns": 9.0} for player, x in plan}
+    return {"n": 2, "seconds": 100.0, "update_seconds": 60.0, "columns": columns, "plan": players}
 
 
 def test_what_is_taken_from_a_result_by_hand():
-    found = claims.worldmodel.world_columns(a_result(plan=[("random", 0.1), ("expert", 1.0), ("simulator", 0.8), ("strict", 0.25)]))
-    assert found == {"warm": {"obs H=1": 0.4, "obs 10-25": 0.2, "history leak": 0.0, "T=1": 0.3},
-                     "trained": {"obs H=1": 0.6, "obs 10-25": 0.3, "history leak": 0.0, "T=1": 0.5, "plan": 0.25, "seconds": 60.0}}
-    for own in worldmodel.FORMULATIONS:
+    plan = [("random", 0.1), ("expert", 1.0), ("simulator", 0.8), ("strict", 0.25)]
+    found = claims.worldmodel.world_columns(a_result(plan=plan))
+    assert found == {
+        "warm": {"obs H=1": 0.4, "obs 10-25": 0.2, "history leak": 0.0, "T=1": 0.3},
+        "trained": {"obs H=1": 0.6, "obs 10-25": 0.3, "history leak": 0.0, "T=1": 0.5, "plan": 0.25,
+                    "seconds": 60.0}}
+    for own in FORMULATIONS:
         found = claims.worldmodel.world_columns(a_result(own))
-        assert found["trained"]["obs H=1"] == 0.6 and found["warm"]["T=1"] == 0.3 and "plan" not in found["trained"]
+        assert found["trained"]["obs H=1"] == 0.6 and found["warm"]["T=1"] == 0.3
+        assert "plan" not in found["trained"]
 
 
 def sections(text):
@@ -80,29 +112,35 @@ def sections(text):
 
 def everything(x):
     """Every metric there is, all of them x."""
-    return {metric: x for metric in [m for columns in WORLD_TABLES.values() for m in columns] + [claim[2] for claim in CLAIMS]}
+    metrics = [m for columns in WORLD_TABLES.values() for m in columns] + [claim[2] for claim in CLAIMS]
+    return {metric: x for metric in metrics}
 
 
 def test_tables_have_a_row_an_arm_and_a_line_a_claim():
-    arms = {arm: [everything(0.5 + 0.1 * i) for _ in range(3)] for i, arm in enumerate(["strict, warm start", *WORLDS])}
+    names = ["strict, warm start", *WORLDS]
+    arms = {arm: [everything(0.5 + 0.1 * i) for _ in range(3)] for i, arm in enumerate(names)}
     del arms["leaky"][1]["CR"]  # a metric that one seed lacks is shown of none
     found = sections(claims.worldmodel.world_tables(arms))
     assert list(found) == [*WORLD_TABLES, "claims"]
     for title, columns in WORLD_TABLES.items():
-        assert [row[0] for row in found[title]] == list(arms)
+        assert [row[0] for row in found[title]] == names
         for i, row in enumerate(found[title]):
-            assert row[1:] == ["-" if (row[0], m) == ("leaky", "CR") else f"{0.5 + 0.1 * i:.3f} +- 0.000" for m in columns]
+            expected = ["-" if (row[0], m) == ("leaky", "CR") else f"{0.5 + 0.1 * i:.3f} +- 0.000"
+                        for m in columns]
+            assert row[1:] == expected
     assert len(found["claims"]) == len(CLAIMS)  # all arms are there
     for row, (arm, other, metric, kind, paper) in zip(found["claims"], CLAIMS):
-        gap = 0.1 * (list(arms).index(arm) - list(arms).index(other))
+        gap = 0.1 * (names.index(arm) - names.index(other))
         question = f"{metric}, {'better' if kind == 'better' else 'as good as (2 points)'}?"
-        answer = ("yes" if gap > 0 else "no") if kind == "better" else ("unclear" if gap > 0 else "no")
+        answer = "no" if gap < 0 else "yes" if kind == "better" else "unclear"
         assert row == [arm, other, question, f"{gap:+.3f} +- 0.000", answer, paper]
 
 
-@pytest.mark.parametrize("kept", [["stateless"], ["stateless", "leaky + R_sup", "strict + R_sup"], ["strict", "leaky"], list(WORLDS)])
+@pytest.mark.parametrize("kept", [["stateless"], ["stateless", "leaky + R_sup", "strict + R_sup"],
+                                  ["strict", "leaky"], list(WORLDS)])
 def test_claims_about_arms_that_were_not_run_are_left_out(kept):
-    found = sections(claims.worldmodel.world_tables({arm: [everything(0.5)] for arm in kept}))  # one seed
+    arms = {arm: [everything(0.5)] for arm in kept}  # one seed
+    found = sections(claims.worldmodel.world_tables(arms))
     expected = [claim for claim in CLAIMS if claim[0] in kept and claim[1] in kept]
     assert [row[:2] for row in found["claims"]] == [list(claim[:2]) for claim in expected]
     assert all(row[3:5] == ["+0.000", "unclear"] for row in found["claims"])
@@ -111,140 +149,425 @@ def test_claims_about_arms_that_were_not_run_are_left_out(kept):
 
 def test_differences_are_paired_over_seeds():
     """Seeds that differ much, arms that differ by the same within each."""
-    arms = {arm: [everything(x + (0.05 if arm == "strict" else 0.0)) for x in (0.1, 0.5, 0.9)] for arm in ("strict", "leaky")}
+    arms = {arm: [everything(x + (0.05 if arm == "strict" else 0.0)) for x in (0.1, 0.5, 0.9)]
+            for arm in ("strict", "leaky")}
     lines = sections(claims.worldmodel.world_tables(arms))["claims"]
     assert len(lines) == 3 and all(row[3:5] == ["+0.050 +- 0.000", "yes"] for row in lines)
 
 
 def test_every_number_that_the_tables_ask_for_is_measured():
-    """No metric is misspelt: what imagine.py measures of untrained models fills every cell that can be filled, and settles every claim."""
+    """No metric is misspelt: what imagine.py measures of untrained models fills every cell that can be
+    filled, and settles every claim."""
     found = {level: envs.make("house", level=level) for level in (2, 3)}
-    examples = trajectories.examples(found, range(12), "valid", "tables", future=25, past=(4, 6))
+    examples = record.examples(found, range(12), "valid", "tables", future=25, past=(4, 6))
     for e in examples:
         e.future[0].action = "go hall"  # so that there is another's state
     arms = {}
-    for own in worldmodel.FORMULATIONS:
+    for own in FORMULATIONS:
         w = tiny_world(own, window=2)
-        far, near = {**imagine.measure(w, examples, 25), **imagine.swap(w, examples, {})}, imagine.measure(w, examples, 1)
+        far = {**imagine.measure(w, examples, 25), **imagine.swap(w, examples, {})}
+        near = imagine.measure(w, examples, 1)
         if own != "stateless":
-            far["history leak"] = (imagine.leak(w, *examples[:2]), None)
-        columns = {f"{own}, {when}{sampled}": x for when in ("warm", "trained") for sampled, x in (("", far), (", T=1", near))}
-        result = {"columns": columns, "seconds": 2.0, "update_seconds": 1.0, "plan": {own: {"success": 0.5}}}
+            far["history leak"] = (worldmodel.largest_leak(w, examples[:2]), None)
+        columns = {f"{own}, {when}{sampled}": x for when in ("warm", "trained")
+                   for sampled, x in (("", far), (", T=1", near))}
+        result = {"columns": columns, "seconds": 2.0, "update_seconds": 1.0,
+                  "plan": {own: {"success": 0.5}}}
         both = claims.worldmodel.world_columns(result)
         arms.update({arm: [both["trained"]] * 2 for arm in WORLDS if arm.startswith(own)})
         arms[f"{own}, warm start"] = [both["warm"]] * 2
     tables = sections(claims.worldmodel.world_tables(arms))
     assert len(tables["claims"]) == len(CLAIMS)
-    of_states = {"CR", "well-formed", "own state", "another's state", "own - another's", "action alone", "history leak"}
+    of_states = {"CR", "well-formed", "own state", "another's state", "own - another's", "action alone",
+                 "history leak"}
     for title, columns in WORLD_TABLES.items():
         for arm, *cells in tables[title]:
             missing = {m for m, cell in zip(columns, cells) if cell == "-"}
-            expected = {m for m in columns if "state." in m or "s'" in m or m in of_states} if "stateless" in arm else set()
-            assert missing == expected | ({"plan", "seconds"} & set(columns) if "warm start" in arm else set()), (title, arm)
+            expected = set()
+            if "stateless" in arm:
+                expected = {m for m in columns if "state." in m or "s'" in m or m in of_states}
+            if "warm start" in arm:
+                expected |= {"plan", "seconds"} & set(columns)
+            assert missing == expected, (title, arm)
 
 
 @pytest.mark.parametrize("env", claims.realworlds.PAPER)
 def test_the_tables_of_a_real_world_by_hand(env):
-    metrics = {m for column in claims.realworlds.columns(env).values() for m in column} | {m for _, m, _ in claims.realworlds.CLAIMS}
+    wanted = claims.realworlds.columns(env).values()
+    metrics = {m for column in wanted for m in column} | {m for _, m, _ in claims.realworlds.CLAIMS}
     of_states = {m for m in metrics if "state" in m or "another" in m} | {"action alone", "well-formed"}
     runs = {"stateless": 0.5, "leaky + R_sup": 0.3, "strict + R_sup": 0.6}
-    arms = {arm: [{m: x + seed for m in metrics - (of_states if arm == "stateless" else set())} for seed in (0.0, 0.01)] for arm, x in runs.items()}
-    table, verdicts = ([[cell.strip() for cell in line.strip("|").split("|")] for line in part.strip().split("\n")]
+    arms = {}
+    for arm, x in runs.items():
+        held = metrics - (of_states if arm == "stateless" else set())
+        arms[arm] = [{m: x + seed for m in held} for seed in (0.0, 0.01)]
+    table, verdicts = ([[cell.strip() for cell in line.strip("|").split("|")]
+                        for line in part.strip().split("\n")]
                        for part in claims.realworlds.table(env, arms).split("\n\n"))
-    assert len({len(row) for row in table}) == 1 and [row[0] for row in table[2::2]] == list(runs) and {row[0] for row in table[3::2]} == {"*the paper, 4B*"}
-    assert table[2][1].startswith("0.505 +- 0.064 / ") and table[2][2] == table[2][7] == "-" and table[6][7] == "0.605 +- 0.064"
+    assert len({len(row) for row in table}) == 1
+    assert [row[0] for row in table[2::2]] == list(runs)
+    assert {row[0] for row in table[3::2]} == {"*the paper, 4B*"}
+    assert table[2][1].startswith("0.505 +- 0.064 / ") and table[2][2] == table[2][7] == "-"
+    assert table[6][7] == "0.605 +- 0.064"
+    gap = {"leaky + R_sup": "+0.300 +- 0.000", "stateless": "+0.100 +- 0.000"}
     assert [(row[0], row[2], row[3]) for row in verdicts[2:]] == [
-        (other, *{"leaky + R_sup": ("+0.300 +- 0.000",), "stateless": ("+0.100 +- 0.000",)}[other], "unclear" if kind == "as good" else "yes")
+        (other, gap[other], "unclear" if kind == "as good" else "yes")
         for other, _, kind in claims.realworlds.CLAIMS]
 
 
-@pytest.mark.parametrize("more", ["", "--window=0", "--plan=16"])
+# ---- every arm is a command ----
+
+@pytest.mark.parametrize("more", ["", "--window=0"])
 @pytest.mark.parametrize("arm", WORLDS)
 def test_every_arm_is_a_command(arm, more, tmp_path):
-    v = train.read_options(["--method=worldmodel", *WORLDS[arm].split(), "--seed=3", *more.split(), f"--out={tmp_path}/o", "--threads=1", "--resume"])
-    assert (v["formulation"], v["seed"], v["env"], v["method"]) == (arm.split()[0].strip(","), 3, "house", "worldmodel")
-    assert v["flat"] == ("plain GRPO" in arm) and v["chain"] == (2 if "chain of 2" in arm else 1) and v["group"] == train.PRESETS["worldmodel"]["group"]
-    assert ("sup" in v["terms"].split(",")) == (arm not in ("leaky", "strict"))
-    run.build(worldmodel.Config, v)
+    method, cfg = options("--method=worldmodel", *WORLDS[arm].split(), "--seed=3", *more.split(),
+                          f"--out={tmp_path}/o", "--threads=1", "--resume")
+    assert method is worldmodel and cfg.formulation == arm.split()[0].strip(",")
+    assert (cfg.seed, cfg.env, cfg.method) == (3, "house", "worldmodel")
+    assert cfg.flat == ("plain GRPO" in arm) and cfg.group == worldmodel.Config.group
+    assert ("sup" in cfg.terms.split(",")) == (arm not in ("leaky", "strict"))
+
+
+@pytest.mark.parametrize("env", claims.realworlds.PAPER)
+@pytest.mark.parametrize("arm", claims.realworlds.ARMS)
+def test_every_arm_on_a_real_world_is_a_command_with_the_options_that_its_table_was_made_with(arm, env):
+    _, cfg = options(*claims.realworlds.command(arm, 2, env))
+    assert (cfg.env, cfg.seed, cfg.formulation) == (env, 2, arm.split()[0])
+    assert cfg.levels == {"textworld": "1,2", "scienceworld": "2"}[env]
+    assert (cfg.steps, cfg.warm_steps, cfg.sft_rows, cfg.sft_lr) == (40, 2000, 16, 3e-3)
+    assert (cfg.eval_problems, cfg.test_problems, cfg.eval_every) == (48, 128, 20)
 
 
 def test_arms_differ_and_claims_are_about_them():
-    found = [train.read_options(["--method=worldmodel", *options.split()]) for options in WORLDS.values()]
+    found = [options("--method=worldmodel", *how.split())[1] for how in WORLDS.values()]
     assert all(a != b for i, a in enumerate(found) for b in found[:i])
-    warm = {f"{f}, warm start" for f in worldmodel.FORMULATIONS}
-    assert {name for claim in CLAIMS for name in claim[:2]} <= {*WORLDS, *warm} and {arm for _, names, _ in claims.worldmodel.COMPARISONS.values() for arm in names} == set(WORLDS)
+    warm = {f"{f}, warm start" for f in FORMULATIONS}
+    assert {name for claim in CLAIMS for name in claim[:2]} <= {*WORLDS, *warm}
+    assert {arm for _, names, _ in COMPARISONS.values() for arm in names} == set(WORLDS)
     assert all(kind in ("better", "as good") and arm != other for arm, other, _, kind, _ in CLAIMS)
-    assert len({claim[:3] for claim in CLAIMS}) == len(CLAIMS) and len({claims.slug(arm) for arm in WORLDS}) == len(WORLDS)
+    assert len({claim[:3] for claim in CLAIMS}) == len(CLAIMS)
+    assert len({claims.slug(arm) for arm in WORLDS}) == len(WORLDS)
 
 
 @pytest.mark.parametrize("condition", claims.tandem.CONDITIONS)
 @pytest.mark.parametrize("arm", claims.tandem.ARMS)
 def test_every_arm_of_tandem_is_a_command_too(arm, condition):
-    train.read_options(claims.tandem.command(arm, 0, condition, {"lr": 3e-4, **({"kl": 0.1} if "KL" in arm else {})}))
+    settings = {"lr": 3e-4, **({"kl": 0.1} if "KL" in arm else {})}
+    method, cfg = options(*claims.tandem.command(arm, 0, condition, settings))
+    assert method.__name__ == "tandem" and (cfg.p == 1) == ("GRPO" in arm)
+    assert (cfg.kl > 0) == ("KL" in arm)
+    assert cfg.kl_to == ("junior" if arm == "GRPO + KL to junior" else "warm")
+
+
+def test_grpo_arms_in_tandem_are_those_of_the_tuning():
+    """The settings that docs/ reports are for these arms."""
+    best = claims.read(REPO / "docs/tandem/tuning.json")["best"]
+    assert list(best) == list(claims.tandem.ARMS)
 
 
 @pytest.mark.parametrize("arm", claims.atod.ARMS)
 def test_every_arm_of_atod_is_a_command_too(arm):
-    v = train.read_options([*claims.atod.ARMS[arm].split(), "--seed=3"])
-    assert train.method_of(v).__name__ == "agent" and v["seed"] == 3 and v["env"] == "house"
+    method, cfg = options(*claims.atod.ARMS[arm].split(), "--seed=3")
+    assert method.__name__ == "atod" and cfg.seed == 3 and cfg.env == "house"
+    assert cfg.mix == {"GRPO": "grpo", "OPD": "opd", "fixed mix": "fixed"}.get(arm, "annealed")
 
+
+# ---- tuning ----
+
+def test_the_tuning_looks_at_neighbours_in_the_learning_rate():
+    """The best single point, 6e-4, stands next to a cliff."""
+    lines = [{"lr": lr, "score": score} for lr, score in
+             ((1.5e-4, 1.5), (3e-4, 1.7), (6e-4, 1.8), (1e-3, 0.2))]
+    assert claims.tandem.choose(lines) == {"lr": 3e-4}
+    lines += [{"lr": lr, "kl": 0.2, "score": 1.75} for lr in (1.5e-4, 3e-4)]
+    assert claims.tandem.choose(lines) == {"lr": 1.5e-4, "kl": 0.2}
+
+
+def test_the_tuning_runs_its_grid_on_valid_problems_of_another_seed(tmp_path, monkeypatch):
+    ran = []
+
+    def trained(how, out):
+        ran.append(options(*how, f"--out={out}")[1])
+        after = {claims.tandem.SOLO: [ran[-1].lr, 0.1], claims.tandem.STEP: [ran[-1].kl, 0.1]}
+        return {"after": after}
+    monkeypatch.setattr(claims, "train", trained)
+    claims.tandem.tune(str(tmp_path), 1)
+    assert len(ran) == 5 * 4 + 2 * 4 * 3 == len({cfg.out for cfg in ran})
+    assert all((cfg.seed, cfg.final_split, cfg.test_problems) == (100, "valid", 256) for cfg in ran)
+    found = json.loads((tmp_path / "tuning.json").read_text())
+    assert list(found["best"]) == list(found["grid"]) == list(claims.tandem.ARMS)
+    assert found["best"]["tandem p = .5"] == {"lr": 1e-3}
+    assert found["best"]["GRPO + KL to junior"] == {"lr": 1e-3, "kl": 0.5}
+
+
+# ---- comparisons, with results made up ----
 
 def test_atods_table_by_hand():
+    def column(x):
+        return {"success": [x, 0.01], "turns": [8.0, None], "put": [x, None]}
+
     def result(success, teacher=0.7):
-        column = lambda x: {"success": [x, 0.01], "turns": [8.0, None], "put": [x, None]}
-        return {"columns": {name: column(x) for name, x in (("teacher", teacher), ("teacher, greedy", teacher), ("before", 0.1), ("before, greedy", 0.1),
-                                                            ("after", success), ("after, greedy", success + 0.05))},
-                "looks": [[0.3, 20], [0.6, 40], [0.5, 60]], "times": {"time_rollout": 5.0, "time_environment": 1.0, "time_update": 3.0}}
+        columns = {"teacher": teacher, "teacher, greedy": teacher, "before": 0.1, "before, greedy": 0.1,
+                   "after": success, "after, greedy": success + 0.05}
+        return {"columns": {name: column(x) for name, x in columns.items()},
+                "looks": [[0.3, 20], [0.6, 40], [0.5, 60]],
+                "times": {"time_rollout": 5.0, "time_environment": 1.0, "time_update": 3.0}}
     curve = [{"zero_variance": 0.2}, {"zero_variance": 0.4}]
     found = claims.atod.metrics_of(result(0.8), curve)
-    assert found == {"success": 0.8, "greedy": pytest.approx(0.85), "turns": 8.0, "best look": 0.6, "last look": 0.5, "seconds": 8.0,
-                     "zero variance": pytest.approx(0.3), "put": 0.8}
+    assert found == {"success": 0.8, "greedy": pytest.approx(0.85), "turns": 8.0, "best look": 0.6,
+                     "last look": 0.5, "seconds": 8.0, "zero variance": pytest.approx(0.3), "put": 0.8}
     runs = {"ATOD": (0.8, 0.82, 0.81), "OPD": (0.7, 0.71, 0.72)}
     results = {"teacher": [claims.atod.player(result(x), "teacher") for x in runs["ATOD"]],
                **{arm: [claims.atod.metrics_of(result(x), curve) for x in xs] for arm, xs in runs.items()}}
     text = claims.atod.table(results, [0, 1, 2])
-    assert "| OPD | +0.100 +- 0.025 | yes | +0.100 +- 0.025 | yes |" in text and "| teacher | +0.110 +- 0.025 | yes | +0.160 +- 0.025 | yes |" in text
-    assert "| OPD | 0.710 +- 0.025 | 0.760 +- 0.025 | 8.000 +- 0.000 | 0.500 +- 0.000 |" in text and "| teacher | 0.70 | - |" in text
+    assert "| OPD | +0.100 +- 0.025 | yes | +0.100 +- 0.025 | yes |" in text
+    assert "| teacher | +0.110 +- 0.025 | yes | +0.160 +- 0.025 | yes |" in text
+    assert "| OPD | 0.710 +- 0.025 | 0.760 +- 0.025 | 8.000 +- 0.000 | 0.500 +- 0.000 |" in text
+    assert "| teacher | 0.70 | - |" in text
 
 
 @pytest.mark.parametrize("seeds", [[3], [3, 4]])
-@pytest.mark.parametrize("compare", claims.worldmodel.COMPARISONS)
+@pytest.mark.parametrize("compare", COMPARISONS)
 def test_a_comparison_runs_its_arms_and_writes_its_table(compare, seeds, tmp_path, monkeypatch):
-    ran = []
+    ran, played = [], []
 
-    def trained(options, out):
+    def trained(how, out):
         ran.append(out)
-        own = train.read_options([*options, f"--out={out}"])["formulation"]
-        players = {p: {"success": 0.5} for p in ("random", "expert", "simulator", own)}
-        return {"columns": {f"{own}, {when}{sampled}": {k: [x, 0.1] for k, x in everything(0.5).items()} for when in ("warm", "trained") for sampled in ("", ", T=1")},
-                "update_seconds": 1.0, "plan": players if "--plan=16" in options else {}}
-    monkeypatch.setattr(claims.worldmodel, "train", trained)
+        own = options(*how, f"--out={out}")[1].formulation
+        Path(out).mkdir()
+        Path(out, "own").write_text(own)
+        metrics = {k: [x, 0.1] for k, x in everything(0.5).items() if k not in ("plan", "seconds")}
+        return {"columns": {f"{own}, {when}{sampled}": metrics for when in ("warm", "trained")
+                            for sampled in ("", ", T=1")}, "update_seconds": 1.0}
+
+    def called(command, log):
+        (out,) = [part for part in command if part.startswith(str(tmp_path))]
+        assert command[:2] == ["-m", "claims.planner"] and command[3:] == ["--games=16"]
+        played.append(out)
+        own = Path(out, "own").read_text()
+        players = {player: {"success": 0.5} for player in ("random", "expert", "simulator", own)}
+        Path(out, "plan.json").write_text(json.dumps(players))
+    monkeypatch.setattr(claims, "train", trained)
+    monkeypatch.setattr(claims, "call", called)
     monkeypatch.setattr(claims.worldmodel, "world_figure", lambda *_: None)
-    monkeypatch.setattr(claims.worldmodel, "curve", lambda _: [])
     claims.worldmodel.reproduce(str(tmp_path), seeds, 2, compare)
-    title, names, _ = claims.worldmodel.COMPARISONS[compare]
-    found, text = json.loads((tmp_path / f"{compare}.json").read_text()), (tmp_path / f"{compare}.md").read_text()
-    assert len(set(ran)) == len(ran) == len(names) * len(seeds) and set(names) <= set(found["results"][title])
-    assert ("Other players: random 0.500" in text) == ("players" in found) == (compare == "paper") and "nan" not in text
-    assert text.startswith(f"### {title}, mean" + (", seed 3" if len(seeds) == 1 else " +- 95% t-interval over 2 seeds"))
+    title, names, _ = COMPARISONS[compare]
+    stem = "results" if compare == "paper" else compare
+    found, text = json.loads((tmp_path / f"{stem}.json").read_text()), (tmp_path / f"{stem}.md").read_text()
+    assert len(set(ran)) == len(ran) == len(names) * len(seeds)
+    assert set(names) <= set(found["results"][title]) and "nan" not in text
+    paper = compare == "paper"
+    assert len(set(played)) == len(played) == 3 * len(seeds) * paper  # three arms play
+    assert ("Other players: random 0.500" in text) == ("players" in found) == paper
+    arms = found["results"][title]
+    assert {arm for arm in arms if "plan" in arms[arm][0]} == (
+        set(claims.worldmodel.PLAYERS) if paper else set())
+    of = f", seed {seeds[0]}" if len(seeds) == 1 else " +- 95% t-interval over 2 seeds"
+    assert text.startswith(f"### {title}, mean{of}")
+
+
+def test_games_that_were_played_are_not_played_again(tmp_path, monkeypatch):
+    (tmp_path / "plan.json").write_text('{"strict": {"success": 0.25}}')
+    monkeypatch.setattr(claims, "call", lambda *_: pytest.fail("it played again"))
+    assert claims.worldmodel.play(str(tmp_path)) == {"strict": {"success": 0.25}}
+
+
+def test_tandems_comparison_grades_its_grpo_runs_again_and_writes_its_table(tmp_path, monkeypatch):
+    ran, graded = [], []
+
+    def trained(how, out):
+        cfg = options(*how, f"--out={out}")[1]
+        ran.append((cfg.skill, cfg.junior_skill, cfg.p, cfg.seed, cfg.lr))
+        return {"after": {name: [0.5 + 0.1 * (cfg.p < 1), 0.1] for name in claims.tandem.COLUMNS},
+                "seconds": 1.0}
+
+    def regraded(out, target):
+        graded.append((Path(out).name, Path(target).name))
+        return trained(claims.tandem.command("GRPO", 0, "plain junior", {"lr": 1.0}), out)
+    monkeypatch.setattr(claims, "train", trained)
+    monkeypatch.setattr(claims.tandem, "regrade", regraded)
+    monkeypatch.setattr(claims.tandem, "figure", lambda *_: None)
+    monkeypatch.chdir(REPO)  # the tuning that docs/ reports
+    claims.tandem.reproduce(str(tmp_path), [3, 4], 1)
+    names = ("GRPO-{}-plainjunior", "GRPO-{}-gradedjunior")
+    assert graded == [tuple(name.format(seed) for name in names) for seed in (3, 4)]
+    assert len(ran) == 2 * (7 + 3 + 2) and len(set(ran)) > 12
+    found, text = json.loads((tmp_path / "results.json").read_text()), (tmp_path / "table.md").read_text()
+    assert {c: list(arms) for c, arms in found["results"].items()} == {
+        c: list(arms) for c, (_, arms) in claims.tandem.CONDITIONS.items()}
+    assert "| tandem p = .5 | +0.100 +- 0.000 | unclear | +0.100 +- 0.000 | yes |" in text
+
+
+def test_a_grpo_run_is_graded_by_another_junior(command, tmp_path, monkeypatch):
+    """The senior of the run, another junior: the senior's own numbers stay, the team's do not."""
+    assert command("--method", "tandem", "--p", "1", "--steps", "1", "--out", "o")[0] == 0
+    monkeypatch.setitem(envs.arithmetic.SKILLS, "graded", (1.0, 0.0))  # as different as can be
+    monkeypatch.setattr(envs.arithmetic.Arithmetic, "problems", 2)
+    found, plain = claims.tandem.regrade("o", "graded"), claims.finished("o")
+    assert found["seconds"] == plain["seconds"] and found == claims.finished("graded")
+    assert set(found["after"]) == set(plain["after"])
+    assert found["after"]["solo pass@1"] == plain["after"]["solo pass@1"]
+    assert found["after"]["legibility"] != plain["after"]["legibility"]
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it graded again"))
+    assert claims.tandem.regrade("o", "graded") == found
+
+
+# ---- figures ----
+
+def is_picture(path):
+    return Path(path).read_bytes().startswith(b"\x89PNG") and Path(path).stat().st_size > 5000
+
+
+@pytest.mark.parametrize("more", [["tandem"], ["atod"], ["worldmodel"]])
+def test_figures_are_redrawn_from_the_results_in_docs(more, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib", reason="pip install -e '.[plot]'")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs" / more[0]).mkdir(parents=True)
+    results = (REPO / "docs" / more[0] / "results.json").read_text()
+    (tmp_path / "docs" / more[0] / "results.json").write_text(results)
+    monkeypatch.setattr(claims, "train", lambda *_: pytest.fail("it trains"))
+    reproduce.main([*more, "--redraw"])
+    assert is_picture(f"docs/{more[0]}/{more[0]}.png")
+    assert "| arm |" in (out := capsys.readouterr().out) or "| ATOD |" in out
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("more", [["--compare", "training"], ["--compare", "unbounded"],
+                                  ["--env", "textworld"], ["--env", "scienceworld"]])
+def test_tables_without_a_figure_are_redrawn_too(more, monkeypatch, capsys):
+    monkeypatch.chdir(REPO)
+    before = {path: path.stat().st_mtime for path in Path("docs").rglob("*.png")}
+    reproduce.main(["worldmodel", *more, "--redraw"])
+    assert "| strict + R_sup |" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime for path in Path("docs").rglob("*.png")}
+
+
+def test_labels_are_moved_apart_and_keep_their_order():
+    assert claims.plot.apart([0.5, 0.1], 0.2) == [0.5, 0.1]
+    moved = claims.plot.apart([0.5, 0.5, 0.51], 0.2)
+    assert moved[1] - moved[0] == pytest.approx(0.2) and moved[2] - moved[1] == pytest.approx(0.2)
+    assert claims.plot.smooth([0, 3, 0, 3], 3) == pytest.approx([1.5, 1, 2, 1.5])
 
 
 def test_curves_are_read_from_a_run(tmp_path, monkeypatch):
     lines = [{"step": 1, "success": 0.1}, {"step": 2, "success": 0.3, "valid success": 0.25}]
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    (tmp_path / "run" / "result.json").write_text(json.dumps({"columns": {k: {"success": [x, 0.1]} for k, x in (("teacher", 0.7), ("before", 0.2), ("after", 0.4))}}))
-    assert claims.curves.read(str(tmp_path / "run")) == ([(1, 0.1), (2, 0.3)], [(2, 0.25)], [(0, 0.2), (2, 0.4)], 0.7)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    columns = {name: {"success": [x, 0.1]} for name, x in (("teacher", 0.7), ("before", 0.2), ("after", 0.4))}
+    (run / "result.json").write_text(json.dumps({"columns": columns}))
+    assert claims.curves.read(str(run)) == (
+        [(1, 0.1), (2, 0.3)], [(2, 0.25)], [(0, 0.2, 0.1), (2, 0.4, 0.1)], 0.7)
     pytest.importorskip("matplotlib", reason="pip install -e '.[plot]'")
-    monkeypatch.setattr("sys.argv", ["curves", str(tmp_path / "curves.png"), str(tmp_path / "run")])
+    monkeypatch.setattr("sys.argv", ["curves", str(tmp_path / "curves.png"), str(run)])
     claims.curves.main()
-    assert (tmp_path / "curves.png").stat().st_size > 1000
+    assert is_picture(tmp_path / "curves.png")
 
 
-def test_tuning_is_for_tandem_only(tmp_path, monkeypatch, capsys):
+# ---- pictures of text ----
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def texts(picture):
+    """Well-formed XML -> its lines as [(class, text)], and the place of the furthest character"""
+    root = ElementTree.fromstring(picture)
+    width, height = float(root.get("width")), float(root.get("height"))
+    found = []
+    for element in root.iter(f"{SVG}text"):
+        line = "".join(element.itertext())
+        assert 0 < float(element.get("x")) and 0 < float(element.get("y")) < height
+        assert float(element.get("x")) + claims.svg.WIDTH * len(line) <= width, line
+        found.append([(part.get("class"), part.text) for part in element] or [(None, line)])
+    assert 0 < width < 900
+    style = root.find(f"{SVG}style").text
+    assert "prefers-color-scheme: dark" in style and "#0072B2" in style and "#D55E00" in style
+    return found
+
+
+def test_a_picture_of_chains_is_well_formed_whatever_they_say():
+    parts = [("senior", "1<2 & 3>2\n"), ("junior", "]]> \x00\x1b\ud7ff\n" + "x" * 70), ("senior", "\n#4\n")]
+    columns = [("before", parts, False, 0.37), ("after", [("senior", "")], True, None), ("team", [], True, 1)]
+    found = texts(claims.chains.draw("what is <1> & \"2\"?\nand 3", columns))
+    flat = [part for line in found for part in line]
+    assert ("senior", "1<2 & 3>2") in flat and ("junior", "x" * claims.chains.LONGEST) in flat
+    assert sum(len(text) for kind, text in flat if kind == "junior" and set(text) == {"x"}) == 70
+    assert [part for part in flat if part[0] in ("right", "wrong")] == [
+        ("wrong", "✗ wrong"), ("right", "✓ right"), ("right", "✓ right")]
+    assert ("faint", "  (right: 37 in 100)") in flat
+
+
+def test_the_problem_to_show_is_a_typical_one():
+    def chains(right, private=None):
+        return [{"right": r, "private": p} for r, p in zip(right, private or [0] * 4)]
+    before = chains([1, 0, 0, 0], [1, 0, 1, 1])  # mostly wrong
+    after, team = chains([1, 1, 0, 1]), chains([1, 1, 1, 1])
+    assert claims.chains.typical([before, after, team]) == 3
+    with pytest.raises(claims.chains.run.Stop):
+        claims.chains.typical([chains([0] * 4), after, team])
+
+
+def test_chains_are_drawn_from_a_run(command, monkeypatch, capsys):
+    assert command("--method", "tandem", "--steps", "1", "--out", "o")[0] == 0
+    monkeypatch.setattr(claims.chains, "typical", lambda played: len(played) - 3)
+    assert claims.chains.main(["o", "chains.svg"]) == 0
+    flat = [part for line in texts(Path("chains.svg").read_text()) for part in line]
+    assert [text for _, text in flat if text in claims.chains.TITLES] == list(claims.chains.TITLES)
+    question = envs.make("arithmetic").reset(0, "test")
+    assert any(text == question for _, text in flat)
+    # the chain is the one that the run's final table saw
+    _, columns = claims.chains.columns_of("o", n=4)
+    assert all(kind in ("senior", "junior") for _, parts, *_ in columns for kind, _ in parts)
+    assert {kind for _, parts, *_ in columns[:2] for kind, _ in parts} <= {"senior"}
+    assert command("--method", "sft", "--steps", "1", "--out", "other")[0] == 0
+    assert claims.chains.main(["other", "x.svg"]) == 2 and not Path("x.svg").exists()
+    assert "is no run of --method tandem" in capsys.readouterr().err
+
+
+def test_a_strip_is_well_formed_whatever_it_says(tmp_path, capsys):
+    turns = [["goal <put> & \"heat\" " + "far " * 40 + "<|turn|>", "take <egg>" * 9 + "<|end|>", 1.0, 2.0, 0.1],
+             ["nothing\x07 here<|turn|>", "", 0.25, 0.0, 0.0]]
+    strips = {"before": {"turns": turns, "won": False}, "after": {"turns": turns[:1], "won": True}}
+    (tmp_path / "result.json").write_text(json.dumps({"strips": strips}))
+    path = tmp_path / "strip.svg"
+    assert claims.strip.main([str(tmp_path), str(path)]) == 0
+    picture = path.read_text()
+    flat = [part for line in texts(picture) for part in line]
+    assert ("wrong", "lost") in flat and ("right", "won") in flat
+    assert any(text.startswith('goal <put> & "heat" far') for _, text in flat)
+    assert not any("<|" in text for _, text in flat) and [t for _, t in flat if t == "0.25"]
+    bars = [r for r in ElementTree.fromstring(picture).iter(f"{SVG}rect") if r.get("class") == "bar"]
+    assert [float(bar.get("width")) for bar in bars] == [90, 22.5, 90]
+    (tmp_path / "result.json").write_text("{}")
+    assert claims.strip.main([str(tmp_path), str(path)]) == 2
+    assert "no finished run of --method atod" in capsys.readouterr().err
+
+
+def test_a_strip_is_drawn_from_a_run(command):
+    assert command("--method", "atod", "--turns", "3", "--steps", "1", "--out", "o")[0] == 0
+    assert claims.strip.main(["o", "strip.svg"]) == 0
+    lines = texts(Path("strip.svg").read_text())
+    assert sum("training" in part[0][1] for part in lines) == 2
+
+
+# ---- the command ----
+
+@pytest.mark.parametrize("argv, says", [
+    (["worldmodel", "--tune"], "--tune is for tandem"), (["atod", "--compare", "training"], "--compare is for"),
+    (["atod", "--env", "textworld"], "--env is for"), (["tandem", "--seeds", "11"], "--seeds is 1 to 10"),
+    (["worldmodel", "--env", "textworld", "--compare", "training"], "without --compare")])
+def test_what_it_refuses(argv, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["reproduce.py", "worldmodel", "--tune"])
-    monkeypatch.setattr(claims.worldmodel, "reproduce", lambda *_: pytest.fail("it went on"))
+    for module in (claims.tandem, claims.worldmodel, claims.atod, claims.realworlds):
+        monkeypatch.setattr(module, "reproduce", lambda *_: pytest.fail("it went on"))
     with pytest.raises(SystemExit) as end:
-        reproduce.main()
-    assert end.value.code == 2 and "--tune is for tandem" in capsys.readouterr().err
+        reproduce.main(argv)
+    assert end.value.code == 2 and says in capsys.readouterr().err and not any(tmp_path.iterdir())
+
+
+def test_a_run_that_fails_ends_the_comparison_and_says_where_to_look(tmp_path, monkeypatch):
+    monkeypatch.chdir(REPO)
+    with pytest.raises(SystemExit) as end:
+        claims.train(["--method=none"], str(tmp_path / "o"))
+    assert "ended with code 2: see" in str(end.value)
+    assert "unknown method" in (tmp_path / "o.log").read_text()

@@ -1,11 +1,16 @@
-"""Games by hand and games to watch: what sample.py makes of what is typed, on house and on a model that knows nothing."""
+"""Games by hand, games to watch and runs to look at: what sample.py makes of what is typed, on
+worlds and on models that know nothing."""
 import io
+import json
+from pathlib import Path
 
 import pytest
 import torch
 
+import run
 import sample
-from conftest import house_tokenizer
+import train
+from conftest import MOVING, house_tokenizer
 from envs.house import make
 from model import GPT, small_config
 
@@ -19,31 +24,103 @@ def test_a_house_is_won_by_hand(monkeypatch, capsys):
     first = house.reset(3, "valid")
     answers = house.demo(None, "oracle")
     typed(monkeypatch, "?", "\x00 <b>nonsense", *answers)
-    assert sample.main(["--env", "house", "--play", "--level", "1", "--seed", "3", "--split", "valid"]) == 0
+    args = "--env house --play --level 1 --seed 3 --split valid"
+    assert sample.main(args.split()) == 0
     out = capsys.readouterr().out
     assert out.startswith(first) and "look around" in out and "Solved in" in out
 
 
 def test_the_end_of_the_input_ends_a_game(monkeypatch, capsys):
     typed(monkeypatch, "look around")
-    assert sample.main(["--env", "guess", "--play"]) == 0 and "Solved" not in capsys.readouterr().out
+    assert sample.main(["--env", "guess", "--play"]) == 0
+    assert "Solved" not in capsys.readouterr().out
 
 
 def test_a_model_plays_and_one_sees_every_turn(tmp_path, capsys):
-    tok = house_tokenizer()
+    tok, path = house_tokenizer(), str(tmp_path / "model.pt")
     model = GPT(small_config(tok.n_vocab, 256, 1, 32))
-    torch.save({"model": model.state_dict(), "model_config": vars(model.cfg), "tokenizer": tok.state()}, tmp_path / "model.pt")
-    assert sample.main(["--env", "house", "--agent", str(tmp_path / "model.pt"), "--turns", "4", "--level", "1"]) == 0
+    torch.save({"model": model.state_dict(), "model_config": vars(model.cfg),
+                "tokenizer": tok.state()}, path)
+    args = ["--env", "house", "--agent", path, "--turns", "4", "--level", "1"]
+    assert sample.main(args) == 0
     first, *turns, last = capsys.readouterr().out.split("\n> ")
-    assert first == make(level=1).reset(0, "test") and 1 + len(turns) == 4 and "lost in 4 turns, reward 0.00" in last
+    assert first == make(level=1).reset(0, "test") and 1 + len(turns) == 4
+    assert "lost in 4 turns, reward 0.00" in last
 
 
-@pytest.mark.parametrize("argv, complaint", [(["--env", "nope", "--play"], "unknown environment 'nope'"), (["--env", "guess", "--play", "--level", "2"], "--level"),
-                                             (["--env", "house", "--agent", "nowhere"], "no checkpoint at nowhere")])
+@pytest.mark.parametrize("argv, complaint", [
+    ("--env nope --play", "unknown environment 'nope'"),
+    ("--env guess --play --level 2", "--level"),
+    ("--env house --agent nowhere", "no checkpoint at nowhere"),
+    ("nowhere", "no checkpoint at nowhere")])
 def test_what_cannot_be_played_is_one_line(argv, complaint, capsys):
-    assert sample.main(argv) == 2
+    assert sample.main(argv.split()) == 2
     err = capsys.readouterr().err
     assert complaint in err and err.count("\n") == 1
-    for confused in ([], ["--env", "house"], ["--env", "house", "--play", "--agent", "x"], ["out/x", "--env", "house", "--play"]):
-        with pytest.raises(SystemExit):
-            sample.main(confused)
+
+
+@pytest.mark.parametrize("confused", [
+    "", "--env house", "--env house --play --agent x", "out/x --env house --play"])
+def test_a_command_that_says_neither_what_nor_how_is_refused(confused):
+    with pytest.raises(SystemExit):
+        sample.main(confused.split())
+
+
+# ---- runs ----
+
+SHOWN = {  # what is seen of two tasks of a run
+    "sft": ["=== before: the model alone", "=== after: the model alone"],
+    "grpo": ["=== before: the model alone", "=== after: the model alone"],
+    "tandem": ["=== before: the senior alone", "=== before: the team, step handoff",
+               "=== before: the team, training handoff", "=== after: the senior alone",
+               "=== after: the team, step handoff", "=== after: the team, training handoff"],
+    "worldmodel": ["imagined from there on, and what was true:"] * 2,
+    "opd": [f"=== test task {task}, {when}: lost" for when in ("before", "after")
+            for task in (0, 1)]}
+SHOWN["atod"] = SHOWN["opd"]
+
+
+@pytest.mark.parametrize("method", train.METHODS)
+def test_a_run_is_opened_again_as_it_ended_and_shown(command, capsys, method):
+    assert command(*MOVING[method])[0] == 0
+    state, before = run.load("o/ckpt.pt"), Path("o/config.json").read_bytes()
+    module, r = train.reopen("o")
+    assert module is train.METHODS[method][0] and r.step == 4
+    for name, x in r.model.state_dict().items():
+        assert torch.equal(x, state["model"][name])
+        assert torch.equal(r.warm[name], state["warm"][name])
+    capsys.readouterr()
+    assert sample.main(["o", "--n", "2"]) == 0
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if line in SHOWN[method]] == SHOWN[method]
+    if method in ("sft", "grpo", "tandem"):
+        answers = [line for line in out.splitlines() if line.startswith(("right", "wrong"))]
+        assert len(answers) == 2 * len(SHOWN[method])
+    if method == "tandem":
+        assert "«" in out  # the junior's, without colours
+    if method in ("opd", "atod"):
+        assert out.count("  d ") == 3 * 4  # three turns of each episode, with T-DUR's weights
+    assert Path("o/config.json").read_bytes() == before  # to look changes nothing
+
+
+def test_what_a_checkpoint_alone_holds_can_be_seen_too(command, capsys):
+    """The warm start of what was trained may be gone."""
+    assert command(*MOVING["grpo"], "--cache", "warm")[0] == 0
+    for path in Path("warm").glob("*.pt"):
+        path.unlink()
+    capsys.readouterr()
+    assert sample.main(["o/ckpt.pt", "--n", "1", "--temperature", "0"]) == 0
+    greedy = capsys.readouterr().out
+    assert "=== after: the model alone" in greedy
+    assert sample.main(["o", "--n", "1", "--temperature", "0", "--seed", "5"]) == 0
+    assert capsys.readouterr().out == greedy  # no dice: the seed of the draws changes nothing
+    assert json.loads(Path("o/config.json").read_text())["seed"] == 0
+
+
+def test_a_model_that_is_no_run_cannot_be_looked_at(command, cache, capsys):
+    assert command(*MOVING["grpo"], "--cache", "warm")[0] == 0
+    warm, = Path("warm").glob("*.pt")
+    capsys.readouterr()
+    assert sample.main([str(warm)]) == 2
+    err = capsys.readouterr().err
+    assert "is a model, not a run" in err and err.count("\n") == 1

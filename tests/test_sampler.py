@@ -1,4 +1,5 @@
-"""Random numbers, the draw, and that all ways to compute a row's tokens agree: compiled, eager cache, full forward."""
+"""Random numbers, the draw, and that all ways to compute a row's tokens agree: compiled, eager
+cache, full forward."""
 import copy
 import random
 import shutil
@@ -7,16 +8,20 @@ import pytest
 import torch
 
 import grpo
-from model import GPT, GPTConfig
-from sampler import Sampler, draw, row_key, uniform
+import sampler as module
+from model import GPT, GPTConfig, token_logp
+from sampler import Sampler, choose_compile, draw, generate, row_key, sampling_dtype, uniform
 
 VOCAB = 11
+COMPILER = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
 
 
 def tiny(seed=0, context=24, **options):
-    """A random model whose norms and biases are not 1 and 0 either, and whose distribution is far from uniform."""
+    """A random model whose norms and biases are not 1 and 0 either, and whose distribution is far
+    from uniform."""
     torch.manual_seed(seed)
-    cfg = dict(vocab_size=VOCAB, context=context, layers=2, heads=2, kv_heads=2, width=16, head_width=8, ffn_width=24)
+    cfg = dict(vocab_size=VOCAB, context=context, layers=2, heads=2, kv_heads=2, width=16,
+               head_width=8, ffn_width=24)
     model = GPT(GPTConfig(**{**cfg, **options}))
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -40,10 +45,11 @@ def texts(sampler):
 
 
 def behaviour(sampler, model=None):
-    """What the sampler recorded and the log-probs of a full forward on the same text, over all columns."""
+    """What the sampler recorded and the log-probs of a full forward on the same text, over all
+    columns."""
     inside = torch.arange(sampler.context) < sampler.length[:, None]
     with torch.no_grad():
-        full = grpo.token_logp(model or sampler.models[0], sampler.tokens[:, :-1])
+        full = token_logp(model or sampler.models[0], sampler.tokens[:, :-1])
     return sampler.logp[:, :-1] * inside, full * inside
 
 
@@ -65,7 +71,8 @@ def test_uniform_numbers_have_the_right_mean_variance_and_histogram():
 
 @pytest.mark.parametrize("shift", [(0, 1), (0, 2), (1, 0), (1, 1), (1, -1)])
 def test_neighbouring_keys_and_counts_are_not_correlated(shift):
-    for key in (torch.arange(400), torch.arange(400) << 31, torch.tensor([row_key(i) for i in range(400)])):
+    named = torch.tensor([row_key(i) for i in range(400)])
+    for key in (torch.arange(400), torch.arange(400) << 31, named):
         u = torch.stack([uniform(key, torch.full_like(key, c)) for c in range(100)], 1)
         a, b = u[1:, 1:-1].flatten(), u.roll(shift, (0, 1))[1:, 1:-1].flatten()
         assert abs(torch.corrcoef(torch.stack([a, b]))[0, 1]) < 5 / len(a) ** 0.5
@@ -86,8 +93,10 @@ LAST = 1 - 2.0**-24
 @pytest.mark.parametrize("scale", [1.0, 0.3, 1e-30, 1e30])
 def test_tokens_of_probability_zero_are_never_drawn_at_either_end(scale):
     generator = torch.Generator().manual_seed(0)
-    probs = torch.rand(4000, 9, generator=generator) * (torch.rand(4000, 9, generator=generator) < 0.4)
-    probs = torch.cat([probs[probs.sum(1) > 0], torch.eye(9), torch.eye(9).flip(0) * 1e-6 + torch.eye(9)]) * scale
+    probs = torch.rand(4000, 9, generator=generator)
+    probs *= torch.rand(4000, 9, generator=generator) < 0.4
+    last = torch.eye(9).flip(0) * 1e-6 + torch.eye(9)
+    probs = torch.cat([probs[probs.sum(1) > 0], torch.eye(9), last]) * scale
     for u in (0.0, LAST):
         token = draw(probs, torch.full((len(probs),), u))
         possible = probs > 0
@@ -96,7 +105,8 @@ def test_tokens_of_probability_zero_are_never_drawn_at_either_end(scale):
         if u == 0:
             assert torch.equal(token, end)  # the first possible token
     wide = torch.tensor([[0.0, 1.0, 2.0, 0.0, 1.0, 0.0]]) * scale
-    assert [draw(wide, torch.tensor([u])).item() for u in (0.0, 0.2, 0.3, 0.7, 0.8, LAST)] == [1, 1, 2, 2, 4, 4]
+    drawn = [draw(wide, torch.tensor([u])).item() for u in (0.0, 0.2, 0.3, 0.7, 0.8, LAST)]
+    assert drawn == [1, 1, 2, 2, 4, 4]
 
 
 def test_draw_follows_the_distribution():
@@ -108,8 +118,9 @@ def test_draw_follows_the_distribution():
 
 # ---- every way to the same tokens and log-probs ----
 
-@pytest.mark.parametrize("options", [{}, {"kv_heads": 1}, {"heads": 4, "kv_heads": 2, "qk_norm": True}, {"qkv_bias": True},
-                                     {"tied": False, "head_width": 4}], ids=str)
+@pytest.mark.parametrize("options", [
+    {}, {"kv_heads": 1}, {"heads": 4, "kv_heads": 2, "qk_norm": True}, {"qkv_bias": True},
+    {"tied": False, "head_width": 4}], ids=str)
 def test_cache_equals_full_forward(options):
     model = tiny(**options)
     sampler = start(Sampler(model, 4), PROMPTS)
@@ -121,7 +132,7 @@ def test_cache_equals_full_forward(options):
     torch.testing.assert_close(own, full * sampled, rtol=0, atol=1e-5)
 
 
-@pytest.mark.skipif(not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
 def test_compiled_equals_eager_follows_the_weights_and_compiles_once():
     model = tiny(layers=1, width=32, heads=1, kv_heads=1, head_width=32, ffn_width=32)
     eager, compiled = Sampler(model, 4), Sampler(model, 4, compile=True)
@@ -155,7 +166,8 @@ def test_the_sampled_distribution_is_the_models():
         share = torch.bincount(sampler.tokens[:, 2], minlength=VOCAB) / 4000
         with torch.no_grad():
             exact = (model(torch.tensor([[3, 1]]))[0, -1] / temperature).softmax(-1)
-        assert exact.max() > 0.15 and ((share - exact).abs() < 4.5 * (exact * (1 - exact) / 4000).sqrt()).all()
+        error = (exact * (1 - exact) / 4000).sqrt()
+        assert exact.max() > 0.15 and ((share - exact).abs() < 4.5 * error).all()
 
 
 def test_tokens_of_a_row_do_not_depend_on_its_neighbours_or_its_place():
@@ -172,26 +184,32 @@ def test_tokens_of_a_row_do_not_depend_on_its_neighbours_or_its_place():
 
 
 def test_turns_of_any_mix_of_rows_equal_one_full_forward():
-    """Feed some rows, feed others, sample, feed again, in any order, with ids of any number, up to the context's end."""
+    """Feed some rows, feed others, sample, feed again, in any order, with ids of any number, up to
+    the context's end."""
     model, dice = tiny(context=24), random.Random(0)
+
+    def some_ids(n):
+        return [dice.randrange(VOCAB) for _ in range(n)]
     for trial in range(6):
         sampler = Sampler(model, 5)
         sampler.start()
         order = dice.sample(range(5), 5)
-        sampler.feed(order, [[dice.randrange(VOCAB) for _ in range(dice.randint(1, 4))] for _ in order])
+        sampler.feed(order, [some_ids(dice.randint(1, 4)) for _ in order])
         sampler.seed(names(5, trial))
         sampled = torch.zeros(5, 24, dtype=torch.bool)
         for _ in range(12):
             rows = dice.sample(range(5), dice.randint(1, 5))
             room = {row: 24 - int(sampler.length[row]) for row in rows}
-            ids = [[dice.randrange(VOCAB) for _ in range(min(room[row], dice.choice([0, 1, 2, 5])))] for row in rows]
+            ids = [some_ids(min(room[row], dice.choice([0, 1, 2, 5]))) for row in rows]
             ids[0] = ids[0] or ([7] if room[rows[0]] else [])
             expected = {row: texts(sampler)[row] + new for row, new in zip(rows, ids)}
             if any(ids):
                 sampler.feed(rows, ids)
                 assert {row: texts(sampler)[row] for row in rows} == expected
-            before = sampler.sample(dice.randint(1, 4), (0,), rows=dice.sample(range(5), dice.randint(1, 5)))
-            sampled |= (torch.arange(24) >= before[:, None]) & (torch.arange(24) < sampler.length[:, None])
+            n, some = dice.randint(1, 4), dice.sample(range(5), dice.randint(1, 5))
+            before = sampler.sample(n, (0,), rows=some)
+            column = torch.arange(24)
+            sampled |= (column >= before[:, None]) & (column < sampler.length[:, None])
         own, full = behaviour(sampler)
         torch.testing.assert_close(own, full * sampled, rtol=0, atol=1e-5)
         assert sampler.length.max() == 24
@@ -211,7 +229,8 @@ def test_a_row_that_outgrows_its_context_is_an_error_and_changes_nothing():
     state = copy.deepcopy(sampler.whole)
     with pytest.raises(OverflowError, match="11 tokens .* context of 10"):
         sampler.feed([0, 2], [[1], [1, 2]])
-    for old, new in zip(torch.utils._pytree.tree_leaves(state), torch.utils._pytree.tree_leaves(sampler.whole)):
+    leaves = torch.utils._pytree.tree_leaves
+    for old, new in zip(leaves(state), leaves(sampler.whole)):
         assert torch.equal(old, new)
     sampler.feed([2, 0], [[1], [1]])  # exactly full
     before = sampler.sample(5, ())
@@ -276,9 +295,11 @@ def test_rows_stop_at_a_stop_token_or_the_limit_and_others_stay_as_they_are():
             assert not set(new[:-1]) & set(stops) and (new[-1] in stops or len(new) == 4)
             ends += new[-1] in stops
         assert (texts(sampler)[2], texts(sampler)[4]) == (old[2], old[4]) == ([1, 2], [])
-    assert 0 < ends < 24 and sampler.count.tolist() == [int(n) - 2 if n > 2 else 0 for n in sampler.length]
+    lengths = sampler.length.tolist()
+    assert 0 < ends < 24 and sampler.count.tolist() == [n - 2 if n > 2 else 0 for n in lengths]
     before = sampler.sample(20, ())  # the stop ids of the call before do not linger
-    assert sampler.length[2] == 22 and any(set(stops) & set(text[n:-1]) for text, n in zip(texts(sampler), before))
+    new = [text[n:-1] for text, n in zip(texts(sampler), before)]
+    assert sampler.length[2] == 22 and any(set(stops) & set(ids) for ids in new)
 
 
 def test_a_bf16_sampler_stays_close_to_its_fp32_model_and_follows_its_weights():
@@ -292,3 +313,43 @@ def test_a_bf16_sampler_stays_close_to_its_fp32_model_and_follows_its_weights():
         with torch.no_grad():
             for p in model.parameters():
                 p.add_(torch.randn_like(p) * 0.1)
+
+
+# ---- many prompts at once ----
+
+def test_completions_of_many_prompts_are_those_of_each_prompt_alone():
+    model, prompts = tiny(), PROMPTS[:3]
+    streams = [(0, "generate", i) for i in range(3)]
+    together = generate(Sampler(model, 9), prompts, 3, 8, streams, (0,))
+    in_parts = generate(Sampler(model, 4), prompts, 3, 8, streams, (0,))  # one prompt at a time
+    assert [r.ids for r in together] == [r.ids for r in in_parts]
+    assert [r.prompt for r in together] == [p for p in prompts for _ in range(3)]
+    assert len({tuple(r.ids) for r in together}) > 3  # siblings differ
+    for reply in together:
+        assert reply.ended == (reply.ids[-1] == 0) and 0 not in reply.body
+        assert reply.body == (reply.ids[:-1] if reply.ended else reply.ids)
+        assert reply.ended or len(reply.ids) == 8
+        text = torch.tensor([reply.prompt + reply.ids])
+        logp = token_logp(model, text)[0, len(reply.prompt):]
+        torch.testing.assert_close(torch.tensor(reply.logp), logp, rtol=0, atol=1e-5)
+    assert {reply.ended for reply in together} == {True, False}
+
+
+# ---- how a run samples ----
+
+def test_a_decode_step_is_compiled_where_that_pays_and_is_possible(monkeypatch, capsys):
+    monkeypatch.setattr(module.shutil, "which", lambda name: "/usr/bin/" + name)
+    assert not choose_compile("off", "cpu", 10**9)
+    assert choose_compile("auto", "cpu", 50_000) and choose_compile("on", "cpu", 1)
+    assert not capsys.readouterr().out
+    assert not choose_compile("auto", "cpu", 49_999)
+    assert "49,999 decode steps are too few" in capsys.readouterr().out
+    assert not choose_compile("on", "mps", 10**9) and "mps" in capsys.readouterr().out
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    assert not choose_compile("on", "cpu", 10**9) and "C++" in capsys.readouterr().out
+
+
+def test_sampling_is_in_bf16_on_cuda_and_where_it_is_asked_for():
+    assert sampling_dtype(grpo.Config(), "cpu") == torch.float32
+    assert sampling_dtype(grpo.Config(bf16=True), "cpu") == torch.bfloat16
+    assert sampling_dtype(grpo.Config(), "cuda:1") == torch.bfloat16

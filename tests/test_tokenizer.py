@@ -1,4 +1,5 @@
-"""Text -> ids -> text is lossless, the vocabulary is what was promised, and no text can forge a special token."""
+"""Text -> ids -> text is lossless, the vocabulary is what was promised, and no text can forge a
+special token."""
 import random
 import re
 import sys
@@ -12,16 +13,20 @@ import tokenizer
 from conftest import REPO
 
 CACHE = REPO.parent / "shared/data/tiktoken_cache"
-TEXTS = ["5-1=4\n4-3=1\n#1", "f-b=e\ne-d=b\n#1", "the cat sat on the mat, the cat ran", "go to fridge 12 and open the fridge"] * 5
-AWKWARD = ["", " ", "\n", "\r\n\r\n", "a  b   c ", " \t\n x", "\x00\x01\x1b[2J\x7f\x85", "\u2028\u2029\u00a0\u3000", "é e\u0301 ß ﬁ", "٣٤ ² ½ Ⅳ ໓",
-           "日本語 한국어 🙂👩‍👩‍👧", "\u200b\u200d\ufeff\ufffd", "\U0010ffff\U000e0001", "snake_case __init__ _ 1_000", "a" * 2000, " " * 2000,
+TEXTS = ["5-1=4\n4-3=1\n#1", "f-b=e\ne-d=b\n#1", "the cat sat on the mat, the cat ran",
+         "go to fridge 12 and open the fridge"] * 5
+AWKWARD = ["", " ", "\n", "\r\n\r\n", "a  b   c ", " \t\n x", "\x00\x01\x1b[2J\x7f\x85",
+           "\u2028\u2029\u00a0\u3000", "é e\u0301 ß ﬁ", "٣٤ ² ½ Ⅳ ໓",
+           "日本語 한국어 🙂👩‍👩‍👧", "\u200b\u200d\ufeff\ufffd", "\U0010ffff\U000e0001",
+           "snake_case __init__ _ 1_000", "a" * 2000, " " * 2000,
            "".join(map(chr, range(256))), "3.14e-10 -7 #### 1,080", "<|end|><|turn|><|endoftext|>"]
 
 
 def random_text(seed):
     """Up to 200 characters from anywhere in Unicode but the surrogates, which are no characters."""
     rng = random.Random(seed)
-    points = (rng.choice((rng.randrange(128), rng.randrange(0x3000), rng.randrange(sys.maxunicode + 1))) for _ in range(rng.randrange(200)))
+    ends = 128, 0x3000, sys.maxunicode + 1
+    points = [rng.randrange(rng.choice(ends)) for _ in range(rng.randrange(200))]
     return "".join(chr(p) for p in points if not 0xD800 <= p < 0xE000)
 
 
@@ -52,14 +57,16 @@ def test_random_unicode_round_trips(tok):
 
 
 def test_python_and_rust_cut_into_the_same_pieces():
-    """Training cuts with Python's re, encoding with tiktoken's Rust: a word learned as one piece is encoded as one."""
+    """Training cuts with Python's re, encoding with tiktoken's Rust: a word learned as one piece is
+    encoded as one."""
     text = "The cat's 12 hats,\n\n  <<3+4=7>> cost_of $1.50 #### 9\n"
     tok = tokenizer.train([text] * 2, words=dict.fromkeys(re.findall(tokenizer.PATTERN, text)))
     assert [tok.decode([i]) for i in tok.encode(text)] == re.findall(tokenizer.PATTERN, text)
 
 
 def test_every_byte_is_a_token_of_its_own(tok):
-    assert [tok.encoding.decode_single_token_bytes(i) for i in range(256)] == [bytes([i]) for i in range(256)]
+    surface = [tok.encoding.decode_single_token_bytes(i) for i in range(256)]
+    assert surface == [bytes([i]) for i in range(256)]
 
 
 def test_training_twice_gives_the_same_vocabulary_and_order(tok):
@@ -109,7 +116,8 @@ def test_closed_vocabulary_words_are_single_tokens():
 
 
 def test_closed_vocabulary_does_not_break_the_round_trip():
-    tok = tokenizer.train(TEXTS, words=["ab", "bc", " the", "the", "a", "ab"])  # overlapping, one byte, twice
+    overlapping = ["ab", "bc", " the", "the", "a", "ab"]  # one byte, and one word twice
+    tok = tokenizer.train(TEXTS, words=overlapping)
     for text in AWKWARD + TEXTS + ["abc abab bcab", "the then them"]:
         assert tok.decode(tok.encode(text)) == text
 
@@ -127,7 +135,8 @@ def test_turns_end_with_their_special_token(tok):
 
 
 def test_turns_in_a_row_decode_to_the_conversation(tok):
-    ids = tok.encode_turn("user", "guess", first=True) + tok.encode_turn("assistant", "5") + tok.encode_turn("user", "more")
+    ids = tok.encode_turn("user", "guess", first=True)
+    ids += tok.encode_turn("assistant", "5") + tok.encode_turn("user", "more")
     assert tok.decode(ids) == "guess<|turn|>5<|end|>more<|turn|>"
 
 
@@ -152,7 +161,8 @@ def test_word_boundaries_are_tokens_that_begin_with_a_space_or_hold_a_newline():
     assert set(spaces) == {i for i, s in surface.items() if s[:1] == b" "}
     assert set(newlines) == {i for i, s in surface.items() if b"\n" in s}
     assert tok.encode(" fridge")[0] in spaces and tok.encode("fridge")[0] not in spaces
-    assert {32} < set(spaces) and {10} < set(newlines) and not set(newlines) & {tok.turn_id, tok.end_id}
+    assert {32} < set(spaces) and {10} < set(newlines)
+    assert not set(newlines) & {tok.turn_id, tok.end_id}
 
 
 def test_state_is_plain_and_restores_the_same_tokenizer(tok):
@@ -176,14 +186,17 @@ def test_gpt2_round_trips_and_has_our_specials_behind_its_own(gpt2):
 
 def test_gpt2_state_is_its_name(gpt2):
     assert gpt2.state() == {"name": "gpt2"}
-    assert tokenizer.from_state(gpt2.state()).encode_turn("user", "hi") == gpt2.encode_turn("user", "hi")
+    again = tokenizer.from_state(gpt2.state())
+    assert again.encode_turn("user", "hi") == gpt2.encode_turn("user", "hi")
 
 
 def test_gpt2_word_boundaries_begin_with_a_space(gpt2):
-    assert gpt2.encode(" world")[0] in gpt2.word_boundary_ids(" ") and gpt2.encode("world")[0] not in gpt2.word_boundary_ids(" ")
+    spaces = gpt2.word_boundary_ids(" ")
+    assert gpt2.encode(" world")[0] in spaces and gpt2.encode("world")[0] not in spaces
 
 
-@pytest.mark.parametrize("failure", [OSError("no route\nto host"), RuntimeError("proxy")], ids=["OSError", "another"])
+@pytest.mark.parametrize("failure", [
+    OSError("no route\nto host"), RuntimeError("proxy")], ids=["OSError", "another"])
 def test_no_network_and_no_cache_is_one_line_naming_the_variable(monkeypatch, tmp_path, failure):
     def unreachable(*_):
         raise failure
@@ -197,9 +210,12 @@ def test_no_network_and_no_cache_is_one_line_naming_the_variable(monkeypatch, tm
 
 def test_an_unused_id_of_a_public_vocabulary_decodes_to_a_replacement_character():
     ranks = {bytes([i]): i for i in range(256)}
-    encoding = tiktoken.Encoding("holed", pat_str=r"[\s\S]", mergeable_ranks=ranks, special_tokens={s: 300 + i for i, s in enumerate(tokenizer.SPECIALS)})
+    specials = {s: 300 + i for i, s in enumerate(tokenizer.SPECIALS)}
+    encoding = tiktoken.Encoding("holed", pat_str=r"[\s\S]", mergeable_ranks=ranks,
+                                 special_tokens=specials)
     holed = tokenizer.Tokenizer(encoding, "holed")
-    assert holed.n_vocab == 302 and 280 in holed.holes and holed.decode([53, 280, 54, 301]) == "5\ufffd6<|end|>"
+    assert holed.n_vocab == 302 and 280 in holed.holes
+    assert holed.decode([53, 280, 54, 301]) == "5\ufffd6<|end|>"
     assert holed.word_boundary_ids(" ") == [32]
 
 

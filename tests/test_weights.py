@@ -1,4 +1,5 @@
-"""Public weights: the same logits and text as transformers on random small models of each family, and one line for whatever does not fit."""
+"""Public weights: the same logits and text as transformers on random small models of each family,
+and one line for whatever does not fit."""
 import json
 
 import pytest
@@ -7,12 +8,14 @@ import torch
 from model import GPT, GPTConfig
 from sampler import Sampler
 
-safetensors_torch = pytest.importorskip("safetensors.torch", reason="public weights need safetensors: pip install safetensors")
+safetensors_torch = pytest.importorskip(
+    "safetensors.torch", reason="public weights need safetensors: pip install safetensors")
 import weights  # noqa: E402
 
-SIZES = dict(vocab_size=97, hidden_size=64, intermediate_size=112, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
-             max_position_embeddings=128)
-LLAMA3_ROPE = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+SIZES = dict(vocab_size=97, hidden_size=64, intermediate_size=112, num_hidden_layers=3,
+             num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128)
+LLAMA3_ROPE = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+               "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
 MODELS = {  # name -> family, settings
     "llama": ("Llama", {"rms_norm_eps": 1e-5}),
     "llama, tied": ("Llama", {"tie_word_embeddings": True}),
@@ -27,12 +30,14 @@ MODELS = {  # name -> family, settings
 @pytest.fixture
 def public(tmp_path):
     """public(name) -> a random model of transformers, and the folder it is saved in"""
-    transformers = pytest.importorskip("transformers", reason="parity needs transformers: pip install transformers")
+    transformers = pytest.importorskip(
+        "transformers", reason="parity needs transformers: pip install transformers")
 
     def make(name, **saving):
         family, settings = MODELS[name]
         torch.manual_seed(0)
-        model = getattr(transformers, family + "ForCausalLM")(getattr(transformers, family + "Config")(**{**SIZES, **settings})).eval()
+        config = getattr(transformers, family + "Config")(**{**SIZES, **settings})
+        model = getattr(transformers, family + "ForCausalLM")(config).eval()
         for p in model.parameters():  # norms and biases away from 1 and 0, logits far enough apart
             torch.nn.init.normal_(p, 1.0, 0.2) if p.dim() == 1 else p.data.mul_(4)
         model.save_pretrained(tmp_path / "public", **saving)
@@ -52,7 +57,8 @@ def test_logits_and_greedy_text_equal_those_of_transformers(public, name):
     sampler.start()
     sampler.feed(range(3), tokens[:, :9].tolist())
     sampler.sample(40, (), temperature=0.0)
-    text = their.generate(tokens[:, :9], max_new_tokens=40, do_sample=False, eos_token_id=None, pad_token_id=0)
+    text = their.generate(tokens[:, :9], max_new_tokens=40, do_sample=False, eos_token_id=None,
+                          pad_token_id=0)
     assert torch.equal(sampler.tokens[:, :49], text)
 
 
@@ -61,7 +67,8 @@ def test_what_we_save_transformers_loads(public, tmp_path, name):
     from transformers import AutoModelForCausalLM
     their, folder = public(name)
     weights.save_pretrained(GPT.from_pretrained(folder), tmp_path / "ours")
-    again, tokens = AutoModelForCausalLM.from_pretrained(tmp_path / "ours"), torch.randint(97, (2, 100))
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "ours")
+    tokens = torch.randint(97, (2, 100))
     assert type(again) is type(their)
     with torch.no_grad():
         torch.testing.assert_close(again(tokens).logits, their(tokens).logits, rtol=0, atol=1e-5)
@@ -72,7 +79,9 @@ def test_many_shards_are_one_model(public):
     assert len(list(folder.glob("*.safetensors"))) > 3
     tokens = torch.randint(97, (2, 50))
     with torch.no_grad():
-        torch.testing.assert_close(GPT.from_pretrained(folder)(tokens), their(tokens).logits, rtol=0, atol=1e-4)
+        expected = their(tokens).logits
+        found = GPT.from_pretrained(folder)(tokens)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     next(folder.glob("*.safetensors")).unlink()
     with pytest.raises(ValueError, match="no weights that can be read"):
         GPT.from_pretrained(folder)
@@ -80,11 +89,15 @@ def test_many_shards_are_one_model(public):
 
 # ---- without transformers ----
 
-@pytest.mark.parametrize("settings", [{}, {"tied": False}, {"qkv_bias": True, "kv_heads": 1}, {"qk_norm": True, "head_width": 32},
-                                      {"rope_llama3": (8.0, 1.0, 4.0, 16.0)}])
+SMALL = dict(vocab_size=31, context=40, heads=2, kv_heads=2, width=32, head_width=16, ffn_width=48)
+
+
+@pytest.mark.parametrize("settings", [
+    {}, {"tied": False}, {"qkv_bias": True, "kv_heads": 1}, {"qk_norm": True, "head_width": 32},
+    {"rope_llama3": (8.0, 1.0, 4.0, 16.0)}])
 def test_saved_and_loaded_is_the_same_model(tmp_path, settings):
     torch.manual_seed(0)
-    model = GPT(GPTConfig(**{**dict(vocab_size=31, context=40, heads=2, kv_heads=2, width=32, head_width=16, ffn_width=48), **settings}))
+    model = GPT(GPTConfig(**{**SMALL, **settings}))
     weights.save_pretrained(model, tmp_path / "m")
     again, tokens = GPT.from_pretrained(tmp_path / "m"), torch.randint(31, (2, 40))
     assert again.cfg == model.cfg and torch.equal(again(tokens), model(tokens))
@@ -100,19 +113,30 @@ def test_both_extras_at_once_have_no_family(tmp_path):
 @pytest.fixture
 def saved(tmp_path):
     """A folder as it should be -> (folder, its configuration, its tensors), to spoil"""
-    model = GPT(GPTConfig(vocab_size=31, context=40, heads=2, kv_heads=1, width=32, head_width=16, ffn_width=48))
-    weights.save_pretrained(model, tmp_path / "m")
     folder = tmp_path / "m"
-    return folder, json.loads((folder / "config.json").read_text()), safetensors_torch.load_file(folder / "model.safetensors")
+    weights.save_pretrained(GPT(GPTConfig(**{**SMALL, "kv_heads": 1})), folder)
+    config = json.loads((folder / "config.json").read_text())
+    return folder, config, safetensors_torch.load_file(folder / "model.safetensors")
 
 
 @pytest.mark.parametrize("change, word", [
-    ({"model_type": "gpt2"}, "unknown architecture 'gpt2'"), ({"model_type": None}, "unknown architecture None"), ({"hidden_act": "gelu"}, "hidden_act"),
-    ({"attention_bias": True}, "attention_bias"), ({"use_sliding_window": True}, "use_sliding_window"), ({"quantization_config": {"bits": 4}}, "quantization"),
-    ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding"), ({"layer_types": ["sliding_attention"] * 2}, "sliding"), ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "yarn"),
-    ({"rope_scaling": {"rope_type": "llama3", "factor": 4}}, "low_freq_factor"), ({"num_hidden_layers": 3}, "lacks the tensor model.layers.2."),
-    ({"num_hidden_layers": 1}, "no place for: model.layers.1."), ({"intermediate_size": 64}, "shape"), ({"num_key_value_heads": 2}, "shape"),
-    ({"tie_word_embeddings": False}, "lacks the tensor lm_head.weight"), ({"model_type": "qwen2"}, "lacks the tensor"), ({"model_type": "qwen3"}, "lacks the tensor")])
+    ({"model_type": "gpt2"}, "unknown architecture 'gpt2'"),
+    ({"model_type": None}, "unknown architecture None"),
+    ({"hidden_act": "gelu"}, "hidden_act"),
+    ({"attention_bias": True}, "attention_bias"),
+    ({"use_sliding_window": True}, "use_sliding_window"),
+    ({"quantization_config": {"bits": 4}}, "quantization"),
+    ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding"),
+    ({"layer_types": ["sliding_attention"] * 2}, "sliding"),
+    ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "yarn"),
+    ({"rope_scaling": {"rope_type": "llama3", "factor": 4}}, "low_freq_factor"),
+    ({"num_hidden_layers": 3}, "lacks the tensor model.layers.2."),
+    ({"num_hidden_layers": 1}, "no place for: model.layers.1."),
+    ({"intermediate_size": 64}, "shape"),
+    ({"num_key_value_heads": 2}, "shape"),
+    ({"tie_word_embeddings": False}, "lacks the tensor lm_head.weight"),
+    ({"model_type": "qwen2"}, "lacks the tensor"),
+    ({"model_type": "qwen3"}, "lacks the tensor")])
 def test_a_configuration_that_does_not_fit_is_one_line(saved, change, word):
     folder, config, _ = saved
     (folder / "config.json").write_text(json.dumps({**config, **change}))
@@ -121,9 +145,12 @@ def test_a_configuration_that_does_not_fit_is_one_line(saved, change, word):
     assert "\n" not in str(found.value)
 
 
-@pytest.mark.parametrize("spoil, word", [(lambda t: t.pop("model.norm.weight"), "lacks the tensor model.norm.weight"),
-                                         (lambda t: t.update({"model.extra.weight": torch.zeros(2)}), "no place for: model.extra.weight"),
-                                         (lambda t: t.update({"model.norm.weight": torch.zeros(5)}), r"model.norm.weight has shape \[5\]")])
+@pytest.mark.parametrize("spoil, word", [
+    (lambda t: t.pop("model.norm.weight"), "lacks the tensor model.norm.weight"),
+    (lambda t: t.update({"model.extra.weight": torch.zeros(2)}),
+     "no place for: model.extra.weight"),
+    (lambda t: t.update({"model.norm.weight": torch.zeros(5)}),
+     r"model.norm.weight has shape \[5\]")])
 def test_tensors_that_do_not_fit_are_one_line(saved, spoil, word):
     folder, _, tensors = saved
     spoil(tensors)
@@ -133,10 +160,19 @@ def test_tensors_that_do_not_fit_are_one_line(saved, spoil, word):
     assert "\n" not in str(found.value)
 
 
+INDEX = "model.safetensors.index.json"
+
+
 @pytest.mark.parametrize("name, content, word", [
-    ("config.json", None, "no model's configuration"), ("config.json", "{", "no model's configuration"), ("config.json", "[]", "no model's configuration"),
-    ("config.json", "{}", "model_type"), ("config.json", '{"model_type": "llama"}', "lacks"), ("model.safetensors", None, "no weights"), ("model.safetensors", "garbage", "no weights"),
-    ("model.safetensors.index.json", "{}", "no weights"), ("model.safetensors.index.json", '{"weight_map": {"a": "../x"}}', "outside")])
+    ("config.json", None, "no model's configuration"),
+    ("config.json", "{", "no model's configuration"),
+    ("config.json", "[]", "no model's configuration"),
+    ("config.json", "{}", "model_type"),
+    ("config.json", '{"model_type": "llama"}', "lacks"),
+    ("model.safetensors", None, "no weights"),
+    ("model.safetensors", "garbage", "no weights"),
+    (INDEX, "{}", "no weights"),
+    (INDEX, '{"weight_map": {"a": "../x"}}', "outside")])
 def test_files_that_are_missing_or_cut_are_one_line(saved, name, content, word):
     folder, *_ = saved
     (folder / name).unlink(missing_ok=True)
@@ -149,5 +185,6 @@ def test_files_that_are_missing_or_cut_are_one_line(saved, name, content, word):
 
 def test_bf16_weights_load_as_fp32(saved):
     folder, _, tensors = saved
-    safetensors_torch.save_file({k: x.bfloat16() for k, x in tensors.items()}, folder / "model.safetensors")
+    half = {name: x.bfloat16() for name, x in tensors.items()}
+    safetensors_torch.save_file(half, folder / "model.safetensors")
     assert {p.dtype for p in GPT.from_pretrained(folder).parameters()} == {torch.float32}

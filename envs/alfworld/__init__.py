@@ -83,9 +83,9 @@ class ALFWorld(Env):
     def step(self, text):
         self.turn += 1
         command = rename(one_line(text), self.names, back=True)
-        failed, before, self.seen = False, self.said, NOTHING
+        failed, before, self.seen, ended = False, self.said, NOTHING, self.won
         try:
-            if command in self.now().commands:
+            if not ended and command in self.now().commands:
                 self.said = (*before, command)
                 self.seen, self.won = self.now().text, self.now().won
         except Exception:  # a broken engine says so in many ways; the next game has another
@@ -96,7 +96,7 @@ class ALFWorld(Env):
                 "truncated": done and not self.won and not failed, "family": self.task.family,
                 "engine_failed": failed}
         heard = "" if done else rename(self.seen, self.names)
-        return Step(heard, float(self.won), done, info)
+        return Step(heard, float(self.won and not ended), done, info)
 
     def actions(self):
         return sorted(rename(command, self.names) for command in self.now().commands)

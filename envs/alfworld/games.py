@@ -25,6 +25,8 @@ import zlib
 from collections import namedtuple
 from types import SimpleNamespace
 
+from envs.lib.text import field, optional, parse_json, read_json, texts
+
 Outcome = namedtuple("Outcome", "text won commands")
 # A state: the planner's number of it, {command: operator}, the facts that led there.
 Place = namedtuple("Place", "number operators changes")
@@ -159,11 +161,13 @@ class Game:
     Raises whatever a broken engine or file raises."""
 
     def __init__(self, path):
-        with open(path, encoding="utf-8") as file:
-            data = json.load(file)
-        task, self.walkthrough = TASK.search(data["grammar"]), tuple(data.get("walkthrough") or ())
-        self.domain, self.problem = data["pddl_domain"], data["pddl_problem"]
-        self.grammar = TASK.sub('UNKNOWN GOAL"', data["grammar"])
+        data = read_json(path)
+        grammar, self.domain, self.problem = (
+            field(data, name) for name in ("grammar", "pddl_domain", "pddl_problem"))
+        self.walkthrough = tuple(texts(optional(data, "walkthrough", list), "walkthrough"))
+        task, self.grammar = TASK.search(grammar), TASK.sub('UNKNOWN GOAL"', grammar)
+        if not task:
+            raise ValueError("the grammar states no task")
         self.logic, self.actions = rules(self.domain, self.grammar)
         self.types, atoms = read_problem(self.problem)
         world, self.state = engine().world, object.__new__(engine().world.State)
@@ -179,7 +183,7 @@ class Game:
             info.name, info.definite, info.indefinite = text, "the", "a"
         places = {atom[1] for atom in atoms if atom[0] == "receptacleatlocation"}
         self.receptacles = sorted({self.infos[place].name for place in places})
-        self.state._facts, goal = self.beginning, json.loads(f'"{task[1]}"')
+        self.state._facts, goal = self.beginning, parse_json(f'"{task[1]}"')
         intro = re.sub("^-=.*?=-", "", self.text("#intro#", {}))
         self.first = " ".join(intro.replace("UNKNOWN GOAL", f"Your task is to: {goal}").split())
         self.commands, self.places, self.lib = {}, {}, None

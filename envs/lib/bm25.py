@@ -9,20 +9,26 @@ disk, memory-mapped, or in memory.
     index = in_memory(texts)    # the same; it keeps no texts: None in their place
 
 Words are runs of letters and digits in lower case and without accents, English stop words left out,
-the rest stemmed. k1 = 1.2 and b = 0.75 are Tantivy's own and Lucene's; like Lucene it keeps the
-length of a text in one byte. A query is made of terms, never parsed: no text of a model is taken
-for a query language. Why not bm25s, the other well-kept library: its scores are a matrix that is
-made in memory, and a query looks at every text.
+the rest stemmed. Scripts that are written without spaces are searched by characters too, and a
+query of nothing but stop words by these: for both there is a second field, of what the first one
+has not. k1 = 1.2 and b = 0.75 are Tantivy's own and Lucene's; like Lucene it keeps the length of a
+text in one byte. A query is made of terms, never parsed: no text of a model is taken for a query
+language. Why not bm25s, the other well-kept library: its scores are a matrix that is made in
+memory, and a query looks at every text.
 """
 import contextlib
 import functools
 import hashlib
 import json
 import os
+import re
+import string
 import sys
 import tempfile
 import time
 from collections import namedtuple
+
+from envs.lib.text import clean
 
 Index = namedtuple("Index", "searcher schema")
 # Bytes of postings that are gathered before they are written. So much holds a million passages in
@@ -30,6 +36,14 @@ Index = namedtuple("Index", "searcher schema")
 MEMORY = 1_000_000_000
 # Characters of a query that are read, and different words that are looked up.
 MAX_QUERY, MAX_TERMS = 1000, 64
+STOP_WORDS = (  # Lucene's list
+    "a an and are as at be but by for if in into is it no not of on or such that the their then "
+    "there these they this to was will with").split()
+PUNCTUATION = str.maketrans(dict.fromkeys(string.punctuation, " "))
+# Thai and Lao, Burmese, Khmer, kana and Chinese characters; and Korean, where endings join a name.
+UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3041-\u30ff\u3400-\u9fff"
+    "\uac00-\ud7a3\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]")
 INSTALL = "Tantivy is not installed: pip install 'tantivy>=0.27'"
 
 
@@ -48,14 +62,9 @@ def analyzer():
     t = library()
     chain = t.TextAnalyzerBuilder(t.Tokenizer.simple())
     for step in (t.Filter.remove_long(40), t.Filter.lowercase(), t.Filter.ascii_fold(),
-                 t.Filter.stopword("english"), t.Filter.stemmer("english")):
+                 t.Filter.custom_stopword(STOP_WORDS), t.Filter.stemmer("english")):
         chain = chain.filter(step)
     return chain.build()
-
-
-def clean(text):
-    """Text that Rust takes: json may hold half a surrogate pair."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def terms(text):
@@ -63,9 +72,21 @@ def terms(text):
     return analyzer().analyze(clean(text))
 
 
+def stopped(text):
+    """The stop words in it, each once."""
+    words = set(text.lower().translate(PUNCTUATION).split())
+    return [word for word in STOP_WORDS if word in words]
+
+
+def characters(text):
+    """Each character of a script without spaces."""
+    return [] if text.isascii() else UNSPACED.findall(text)
+
+
 def schema(stored):
     fields = library().SchemaBuilder().add_text_field(
         "text", stored=stored, tokenizer_name="words", index_option="freq")
+    fields = fields.add_text_field("rest", tokenizer_name="whitespace", index_option="freq")
     return fields.add_unsigned_field("number", stored=True).build()
 
 
@@ -75,8 +96,9 @@ def write(index, texts):
     t = library()
     index.register_tokenizer("words", analyzer())
     with index.writer(heap_size=MEMORY, num_threads=1) as writer:
-        for number, text in enumerate(texts):
-            writer.add_document(t.Document(text=clean(text), number=number))
+        for number, text in enumerate(map(clean, texts)):
+            rest = " ".join(stopped(text) + characters(text))
+            writer.add_document(t.Document(text=text, rest=rest, number=number))
 
 
 def in_memory(texts):
@@ -120,7 +142,7 @@ def cached(key, texts, folder):
     apart): built unless it was before."""
     from importlib.metadata import version
     library()
-    name = hashlib.sha256(json.dumps([key, version("tantivy"), 1]).encode()).hexdigest()[:16]
+    name = hashlib.sha256(json.dumps([key, version("tantivy"), 2]).encode()).hexdigest()[:16]
     path = os.path.join(folder, name)
     if not os.path.isdir(path):
         try:
@@ -132,12 +154,17 @@ def cached(key, texts, folder):
 
 
 def search(index, query, k):
-    """The k best of the texts that share a word with the query: [(number, text, score)], best
-    first; of equals the earlier text. Never raises on any query."""
-    t, words = library(), list(dict.fromkeys(terms(query[:MAX_QUERY])))[:MAX_TERMS]
+    """The k best of the texts that share a word with the query, or a character of a script without
+    spaces: [(number, text, score)], best first; of equals the earlier text. Never raises on any
+    query."""
+    t, query = library(), clean(query[:MAX_QUERY])
+    words = [("text", word) for word in terms(query)]
+    words += [("rest", character) for character in characters(query)]
+    words = words or [("rest", word) for word in stopped(query)]
+    words = list(dict.fromkeys(words))[:MAX_TERMS]
     if not words:
         return []
-    terms_wanted = [t.Query.term_query(index.schema, "text", word, "freq") for word in words]
+    terms_wanted = [t.Query.term_query(index.schema, *word, "freq") for word in words]
     wanted = t.Query.boolean_query([(t.Occur.Should, term) for term in terms_wanted])
     hits = index.searcher.search(wanted, k, count=False).hits  # counting would look at every match
     found = [(index.searcher.doc(address), score) for score, address in hits]

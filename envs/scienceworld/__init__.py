@@ -11,7 +11,7 @@ Texts are shortened by the rules of text.py.
 """
 from envs import SPLITS, FactWorld, Step, one_line
 from envs.scienceworld import text as language
-from envs.scienceworld.engine import LONGEST, NO_JAVA, PATIENCE, Engine
+from envs.scienceworld.engine import LONGEST, NO_COMMAND, NO_JAVA, PATIENCE, Engine
 from envs.scienceworld.text import parse, squeeze, tree_facts
 
 SHORT = (  # the gold paths have 2 to 6 commands
@@ -105,6 +105,9 @@ class ScienceWorld(FactWorld):
         self.failed = found is None
         observation, score, over = found or ("", 0, True)
         before = self.earned
+        # Some tasks give points for any first reply; they are for the first command.
+        if observation.startswith(NO_COMMAND) and not over:
+            score = round(100 * before)
         if not self.failed:
             self.earned = max(0, score) / 100
         done = over or self.turn >= self.max_turns

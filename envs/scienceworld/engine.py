@@ -18,6 +18,8 @@ FIRST, LONGEST = 900, 600  # characters of a first text (goal and look), and of 
 PATIENCE = 300
 # Without these Java takes 2 GB a game; a game needs 0.1, a gold path 0.5.
 JAVA = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xms32m -Xmx2g"
+# How it answers a reply that is no command, or not yet one.
+NO_COMMAND = ("No known action", "Unknown action", "Ambiguous request")
 NO_JAVA = "scienceworld needs Java: install Java 11 or newer, so that `java -version` works"
 
 

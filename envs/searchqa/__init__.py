@@ -71,6 +71,7 @@ class SearchQA(Env):
 
     def reset(self, task, split):
         self.question, self.turn = self.data[split][task % len(self.data[split])], 0
+        self.answer = None  # what was answered
         return self.question.text
 
     def look(self, query):
@@ -83,17 +84,20 @@ class SearchQA(Env):
 
     def step(self, text):
         self.turn += 1
+        ended = self.answer is not None  # the first answer stands
         verb, words = parse(text)
-        answered = verb == "answer"
+        if verb == "answer" and not ended:
+            self.answer = words
+        answered = self.answer is not None
         em = f1 = 0.0
         if answered:
-            em = max(files.exact_match(words, answer) for answer in self.question.answers)
-            f1 = max(files.f1(words, answer) for answer in self.question.answers)
+            em = max(files.exact_match(self.answer, answer) for answer in self.question.answers)
+            f1 = max(files.f1(self.answer, answer) for answer in self.question.answers)
         done = answered or self.turn >= self.max_turns
         info = {"success": bool(em), "score": f1, "em": em, "f1": f1,
                 "truncated": done and not answered, "family": self.question.family}
         if done:
-            return Step("", em, done, info)
+            return Step("", 0.0 if ended else em, done, info)
         return Step(self.look(words) if verb else UNKNOWN, em, done, info)
 
     def query(self, question):

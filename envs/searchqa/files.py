@@ -13,7 +13,9 @@
     FlashRAG, Search-R1     {"question", "golden_answers": []}
     SimpleDeepSearcher      {"Question", "answer": []}
     PopQA       {"question", "possible_answers": "a json list"}
-    EVOUNA      {"question", "golden_answer": "one/another"}
+    EVOUNA      {"question", "golden_answer": "one/another"}; a slash inside brackets parts nothing,
+                any other does: "AC/DC" is read as two answers, which nothing in the file tells
+                apart, and as itself
     Bamboogle   {"Question", "Answer"}
     ReAct's HotpotQA        {"question", "answer", "type"}
     a corpus    {"title", "text"}, or {"contents": "\\"title\\"\\ntext"}
@@ -24,12 +26,14 @@ SQuAD's (arXiv 1606.05250) but for "yes" and "no".
 """
 import collections
 import csv
-import json
 import os
 import re
 import string
+import unicodedata
 
 from envs import SPLITS, split_of
+from envs.lib.text import (cleaned, expect, field, lines, one_space, optional, parse_json,
+                           read_json, read_jsonl, texts)
 
 # titles: of the passages that the answer takes, where they are known
 Question = collections.namedtuple("Question", "text answers family titles passages")
@@ -43,17 +47,29 @@ PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 def normalise(text):
     """SQuAD: lower case, no ASCII punctuation, no articles, single spaces."""
-    return " ".join(re.sub(r"\b(?:a|an|the)\b", " ", text.lower().translate(PUNCTUATION)).split())
+    text = unicodedata.normalize("NFC", text).lower().translate(PUNCTUATION)
+    return one_space(re.sub(r"\b(?:a|an|the)\b", " ", text))
+
+
+def compared(said, answer):
+    """Both in the form in which they are compared: normalised. Where that leaves nothing of the
+    answer ("A", "!!!"), they are as they stand, but for case: else a full stop would win."""
+    if normalise(answer):
+        return normalise(said), normalise(answer)
+    return tuple(one_space(unicodedata.normalize("NFC", text).lower()) for text in (said, answer))
 
 
 def exact_match(said, answer):
-    return float(normalise(said) == normalise(answer))
+    said, answer = compared(said, answer)
+    return float(said == answer)
 
 
 def f1(said, answer):
     """Of the words that both have. A yes, no or noanswer is right as a whole or not at all."""
-    said, answer = normalise(said), normalise(answer)
-    if said != answer and {said, answer} & {"yes", "no", "noanswer"}:
+    said, answer = compared(said, answer)
+    if said == answer:
+        return 1.0
+    if {said, answer} & {"yes", "no", "noanswer"}:
         return 0.0
     said, answer = said.split(), answer.split()
     common = (collections.Counter(said) & collections.Counter(answer)).total()
@@ -64,43 +80,32 @@ def f1(said, answer):
 
 def records(path):
     """The records (dicts) of a file of any kind, json lines and tables one at a time. ValueError
-    naming file and record, OSError."""
+    naming file, line and record."""
     number = 0
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            for number, record in enumerate(raw_records(file, first_line(file)), 1):
-                if not isinstance(record, dict):
-                    raise ValueError("is no object with named fields")
-                yield record
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    except (ValueError, TypeError, csv.Error, RecursionError) as error:
+        for number, record in enumerate(raw_records(path), 1):
+            yield expect(record, dict, "it")
+    except (ValueError, csv.Error) as error:
         raise ValueError(f"{path}, after record {number}: {error}") from None
 
 
-def first_line(file):
-    """The first that is not empty; the file stands before it."""
-    at, line = 0, file.readline()
-    while line and not line.strip():
-        at, line = file.tell(), file.readline()
-    file.seek(at)
-    return line.strip()
-
-
-def raw_records(file, first):
+def raw_records(path):
+    first = next((line.strip() for _, line in lines(path) if line.strip()), "")
     if not first.startswith(("{", "[")):
         csv.field_size_limit(10**8)
-        yield from csv.DictReader(file, delimiter="\t" if "\t" in first else ",")
-    elif first.startswith("[") or not is_json(first):
-        yield from expanded(json.load(file))
+        rows = (line for _, line in lines(path))
+        for row in csv.DictReader(rows, delimiter="\t" if "\t" in first else ","):
+            yield cleaned(row)
+    elif first.startswith("{") and is_json(first):
+        for _, value in read_jsonl(path):
+            yield from expanded(value)
     else:
-        for line in file:
-            yield from expanded(json.loads(line)) if line.strip() else ()
+        yield from expanded(read_json(path))
 
 
 def is_json(line):
     try:
-        json.loads(line)
+        parse_json(line)
         return True
     except ValueError:
         return False
@@ -108,64 +113,88 @@ def is_json(line):
 
 def expanded(value):
     if isinstance(value, dict) and "Data" in value:
-        return value["Data"]
+        return field(value, "Data", list)
     return value if isinstance(value, list) else [value]
 
 
 # ---- questions ----
 
 def answers_of(record):
-    """All that counts as right, in the order of the file. KeyError when there is none of the known
-    fields."""
+    """All that counts as right, in the order of the file."""
     names = ("golden_answers", "possible_answers", "golden_answer", "answers", "answer", "Answer")
     name = next((name for name in names if name in record), None)
     if name is None:
-        raise KeyError("answer")
+        raise ValueError("no field 'answer'")
     value = record[name]
     if name == "possible_answers" and isinstance(value, str):
-        value = json.loads(value)
+        value = parse_json(value)
     elif name == "golden_answer":
-        value = [*value.split("/"), value]
+        value = [*apart(field(record, name)), value]
     elif isinstance(value, dict):  # TriviaQA
         value = {k.lower(): v for k, v in value.items()}
-        value = [value["value"], *value.get("aliases", ())]
+        value = [field(value, "value"), *optional(value, "aliases", list)]
     value = value if isinstance(value, list) else [value]
-    value = value + list(record.get("answer_aliases") or ())
-    texts = [" ".join(str(v).split()) for v in value if v is not None]
-    return tuple(dict.fromkeys(filter(None, texts)))
+    value = value + optional(record, "answer_aliases", list)
+    if not all(part is None or isinstance(part, (str, int, float)) for part in value):
+        raise ValueError(f"{name} is neither a text nor a list of texts")
+    found = [one_space(str(part)) for part in value if part is not None]
+    return tuple(dict.fromkeys(filter(None, found)))
+
+
+def apart(text):
+    """"one/another (a/b)" -> ["one", "another (a/b)"]"""
+    return re.findall(r"(?:\([^()]*\)|\[[^][]*\]|[^/])+", text)
 
 
 def passages_of(record):
     """[(title, text)] that come with a question."""
     context = record.get("context") or []
-    context = json.loads(context) if isinstance(context, str) else context
+    context = parse_json(context) if isinstance(context, str) else context
     if isinstance(context, dict):
-        texts = context["sentences"] if "sentences" in context else context["content"]
-        context = zip(context["title"], texts)
-    found = [(title, " ".join(text) if isinstance(text, (list, tuple)) else text)
-             for title, text in context]
-    found += [(p["title"], p["paragraph_text"]) for p in record.get("paragraphs") or ()]
-    found += [(p["Title"], p["Description"]) for p in record.get("SearchResults") or ()
-              if p.get("Description")]
-    return [tuple(" ".join(part.split()) for part in passage) for passage in found]
+        bodies = field(context, "sentences" if "sentences" in context else "content", list)
+        context = list(zip(field(context, "title", list), bodies, strict=True))
+    found = [pair(passage) for passage in expect(context, list, "context")]
+    for part in optional(record, "paragraphs", list):
+        found.append((field(part, "title"), field(part, "paragraph_text")))
+    for part in optional(record, "SearchResults", list):
+        if optional(expect(part, dict, "a search result"), "Description"):
+            found.append((field(part, "Title"), part["Description"]))
+    return [(one_space(title), one_space(text)) for title, text in found]
+
+
+def pair(passage):
+    """[title, text] or [title, [sentence]] -> (title, text)"""
+    if not isinstance(passage, (list, tuple)) or len(passage) != 2:
+        raise ValueError("a part of context is not a title and its sentences")
+    title, text = passage
+    text = " ".join(texts(text, "context")) if isinstance(text, list) else text
+    return expect(title, str, "a title of context"), expect(text, str, "a text of context")
 
 
 def titles_of(record):
+    """Of the passages that the answer takes."""
     facts = record.get("supporting_facts") or []
-    found = facts["title"] if isinstance(facts, dict) else [fact[0] for fact in facts]
-    paragraphs = record.get("paragraphs") or ()
-    found = list(found) + [p["title"] for p in paragraphs if p.get("is_supporting")]
-    return tuple(dict.fromkeys(" ".join(title.split()) for title in found))
+    if isinstance(facts, dict):
+        found = texts(field(facts, "title", list), "supporting_facts")
+    else:
+        facts = expect(facts, list, "supporting_facts")
+        if not all(isinstance(fact, list) and fact for fact in facts):
+            raise ValueError("a part of supporting_facts is not a title and a number")
+        found = texts([fact[0] for fact in facts], "supporting_facts")
+    paragraphs = optional(record, "paragraphs", list)
+    found = found + [p["title"] for p in paragraphs if p.get("is_supporting")]
+    return tuple(dict.fromkeys(map(one_space, found)))
 
 
 def question_of(record, family):
-    """KeyError, TypeError, ValueError or AttributeError when it is none."""
-    text = " ".join((record["question"] if "question" in record else record["Question"]).split())
+    """ValueError when it is none."""
+    text = one_space(field(record, "question" if "question" in record else "Question"))
     answers = answers_of(record)
     if not text or not answers:
         raise ValueError("a question or its answer is empty")
     family = str(record.get("type") or record.get("source") or family)
-    return Question(text, answers, family, titles_of(record), passages_of(record))
+    passages = passages_of(record)
+    return Question(text, answers, family, titles_of(record), passages)
 
 
 def read_questions(path):
@@ -174,9 +203,7 @@ def read_questions(path):
     for number, record in enumerate(records(path), 1):
         try:
             found.append(question_of(record, family))
-        except KeyError as error:
-            raise ValueError(f"{path}, record {number}: no field {error}") from None
-        except (ValueError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise ValueError(f"{path}, record {number}: {error}") from None
     if not found:
         raise ValueError(f"{path}: holds no questions")
@@ -247,9 +274,9 @@ def read_corpus(path):
     for number, record in enumerate(records(path), 1):
         try:
             if "text" in record:
-                title, text = record["title"], record["text"]
+                title, text = field(record, "title"), field(record, "text")
             else:
-                title, text = record["contents"].split("\n", 1)
-            yield " ".join(title.strip('" ').split()), " ".join(text.split())
-        except (KeyError, ValueError, TypeError, AttributeError):
+                title, text = field(record, "contents").split("\n", 1)
+        except ValueError:
             raise ValueError(f"{path}, record {number}: a passage has a title and a text") from None
+        yield one_space(title.strip('" ')), one_space(text)

@@ -96,7 +96,8 @@ class TextWorld(FactWorld):
         self.turn += 1
         command = rename(one_line(text), self.names, back=True)
         before, failed, self.seen = self.now, False, NOTHING
-        if command in self.possible:
+        # After the end the engine only asks whether to begin again.
+        if command in self.possible and not (before.won or before.lost):
             try:
                 self.now = self.after((*self.said, command))
                 self.said, self.seen = (*self.said, command), self.now.text

@@ -71,7 +71,9 @@ class WebShop(Env):
 
     def step(self, text):
         self.turn += 1
-        self.page = follow(self.shop, self.page, text, self.size) or self.page
+        ended = self.page.kind == "bought"  # then nothing leads on
+        if not ended:
+            self.page = follow(self.shop, self.page, text, self.size) or self.page
         bought = self.page.kind == "bought"
         earned, parts = 0.0, {}
         if bought:
@@ -80,7 +82,7 @@ class WebShop(Env):
         done = bought or self.turn >= self.max_turns
         info = {"success": earned == 1, "score": earned, "truncated": done and not bought,
                 "family": self.goal.category, **parts}
-        return Step("" if done else self.observation(), earned, done, info)
+        return Step("" if done else self.observation(), 0.0 if ended else earned, done, info)
 
     def actions(self):
         """What can be clicked; on the search page a hint. A search works on every page."""

@@ -13,14 +13,15 @@ searches that begin with <r>, <a>, <c> and <q>.
 Search: the original asks Lucene (Pyserini) for 50 products by BM25 over title, description, first
 feature and options. So does envs/lib/bm25.py. Rankings may differ: k1 and b are 1.2 and 0.75
 (Pyserini's 0.9 and 0.4), so that repeated words and short texts count a little more; the stemmer is
-Snowball's English one (Porter's first), the list of words left out is longer than Lucene's 33, and
-words split at hyphens and apostrophes. Of equals the one that stands first in the file comes first,
-in both.
+Snowball's English one (Porter's first), words split at hyphens and apostrophes, and what would find
+nothing does: a query of stop words, a name in a script without spaces. Of equals the one that
+stands first in the file comes first, in both.
 """
 import functools
 from collections import namedtuple
 
 from envs.lib import bm25
+from envs.lib.text import clean
 
 MOST, SIZE = 50, 10  # results of a search, and on a page
 SUBPAGES = ("description", "features", "reviews")
@@ -61,20 +62,20 @@ def contents(product):
     """What of a product is searched."""
     options = [f"{name}: {', '.join(values)}" for name, values in product.options.items()]
     options = ", and ".join(options)
-    return " ".join([product.name, product.description, *map(str, product.bullets[:1]), options])
+    return " ".join([product.name, product.description, *product.bullets[:1], options])
 
 
 # ---- pages ----
 
 def parse(text):
-    """"click[Buy Now]" -> ("click", "buy now"); anything else -> ("", ""). As the original's
-    pattern (.+)\\[(.+)\\] would, but case never matters."""
-    line = text.split("\n")[0].lower()
-    end = line.rfind("]")
-    start = line.rfind("[", 0, max(0, end - 1))
-    if start < 0 or line[:start] not in ("search", "click"):
+    """"click[Buy Now]" -> ("click", "buy now"); anything else -> ("", ""). Case never matters. As
+    the original's pattern (.+)\\[(.+)\\] would, but for options that hold brackets themselves."""
+    line = clean(text).split("\n")[0].lower()
+    verb, _, rest = line.partition("[")
+    what = rest.rpartition("]")[0]
+    if not what or verb not in ("search", "click") or (verb == "search" and "[" in what):
         return "", ""
-    return line[:start], line[start + 1:end]
+    return verb, what
 
 
 def on_page(shop, page, size):
@@ -149,7 +150,7 @@ def read(shop, page, instruction):
 def about(product, sub):
     """The texts of a sub-page."""
     if sub == "features":
-        return [str(bullet) for bullet in product.bullets]
+        return product.bullets
     if sub == "description":
         return [product.description or "No Description"]
     return ["No reviews found"]

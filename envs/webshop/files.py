@@ -13,11 +13,13 @@ products take several GB; items_shuffle_1000.json has the first thousand.
 """
 import glob
 import itertools
-import json
+import math
 import os
 import random
 import re
 from collections import namedtuple
+
+from envs.lib.text import expect, field, optional, read_json, texts
 
 PRODUCTS, ATTRIBUTES = "items_shuffle*.json", "items_ins_v2*.json"
 INSTRUCTIONS = "items_human_ins*.json"
@@ -25,6 +27,9 @@ WHERE = ("download items_shuffle_1000.json, items_ins_v2_1000.json and items_hum
          "(see github.com/princeton-nlp/WebShop, setup.sh) into one folder and pass --data FOLDER, "
          "or set WEBSHOP_DATA")
 NO_CEILING = 1_000_000  # dollars, where the price leaves none to draw
+NO_PRICE = 100.0  # dollars, the original's price of a product without one
+REMARK = re.compile(r"\([^()]*\)|[0-9.,]+\s*%")  # in a price, such as "(Save 10%)"
+AMOUNT = r"\s*([0-9.,]*[0-9][0-9.,]*)"
 
 Product = namedtuple(
     "Product", "asin name query category product_category description bullets price tag options "
@@ -39,18 +44,21 @@ def read(folder, wanted=""):
     if not os.path.isdir(folder):
         why = f"there is no folder {folder}" if folder else "needs its files"
         raise ValueError(f"webshop: {why}; {WHERE}")
-    (path, records), (_, attributes) = load(folder, PRODUCTS, list), load(folder, ATTRIBUTES, dict)
+    (path, records), (about_path, about) = load(folder, PRODUCTS, list), load(folder, ATTRIBUTES)
     products = {}
     for number, record in enumerate(records, 1):
+        where = f"{path}, product {number}"
         try:
-            asin = record["asin"]
+            asin = field(record, "asin")
             if asin != "nan" and len(asin) <= 10 and asin not in products:
-                products[asin] = product(record, attributes.get(asin, {}))
-        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            raise ValueError(f"{path}, product {number}: {named(error)}") from None
+                found = product(record)
+                where = f"{about_path}, {asin}"
+                products[asin] = described(found, about.get(asin, {}))
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
     goals = []
     if wanted != "synthetic" and (wanted or glob.glob(os.path.join(folder, INSTRUCTIONS))):
-        goals = human_goals(products, *load(folder, INSTRUCTIONS, dict))
+        goals = human_goals(products, *load(folder, INSTRUCTIONS))
     if not goals and wanted != "human":
         goals = synthetic_goals(products)
     if not goals:
@@ -59,11 +67,7 @@ def read(folder, wanted=""):
     return list(products.values()), goals
 
 
-def named(error):
-    return f"no field {error}" if isinstance(error, KeyError) else error
-
-
-def load(folder, pattern, kind):
+def load(folder, pattern, kind=dict):
     """The one file of that name -> its path, what it holds"""
     found = sorted(glob.glob(os.path.join(glob.escape(folder), pattern)))
     if not found:
@@ -72,45 +76,74 @@ def load(folder, pattern, kind):
         names = " and ".join(map(os.path.basename, found))
         raise ValueError(f"webshop: {folder} holds {names}; leave one of them there")
     try:
-        with open(found[0], encoding="utf-8") as file:
-            content = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{found[0]}: {getattr(error, 'strerror', None) or error}") from None
+        content = read_json(found[0])
+    except ValueError as error:
+        raise ValueError(f"{found[0]}: {error}") from None
     if not isinstance(content, kind):
         what = "list of products" if kind is list else "object with an entry for each asin"
         raise ValueError(f"{found[0]}: holds no {what}")
     return found[0], content
 
 
-def product(record, about):
-    """A record as scraped, what the attribute file says about it -> Product"""
-    bullets = record.get("small_description") or []
-    prices, tag = read_price(record.get("pricing"))
+def product(record, about={}):
+    """A record as scraped, what the attribute file says about it -> Product. ValueError when it is
+    none."""
+    asin, name, query, *categories = (field(record, name) for name in (
+        "asin", "name", "query", "category", "product_category"))
+    prices, tag = read_price(optional(record, "pricing"))
     price = prices[0]
     if len(prices) > 1:
-        price = random.Random(f"webshop price {record['asin']}").uniform(*prices)
+        price = random.Random(f"webshop price {asin}").uniform(*prices)
+    bullets = record.get("small_description") or []
+    bullets = bullets if isinstance(bullets, list) else [bullets]
+    bullets = [str(bullet) if isinstance(bullet, (int, float)) else bullet for bullet in bullets]
     options = {}
-    for name, values in (record.get("customization_options") or {}).items():
+    for option, values in optional(record, "customization_options", dict).items():
         if values is not None:
-            texts = [value["value"].strip() for value in values]
-            options[name.lower()] = [text.replace("/", " | ").lower() for text in texts]
-    texts = [record[name] for name in ("name", "query", "category", "product_category")]
-    if not all(isinstance(text, str) for text in texts):
-        raise ValueError("name, query, category and product_category are texts")
-    name, query, *categories = texts
-    return Product(
-        record["asin"], name, query.lower().strip(), *categories,
-        record.get("full_description") or "", bullets if isinstance(bullets, list) else [bullets],
-        price, tag, options, about.get("attributes", ["DUMMY_ATTR"]),
-        (about.get("instruction"), about.get("instruction_attributes") or []))
+            said = [field(value, "value") for value in expect(values, list, option)]
+            options[option.lower()] = [option_text(text) for text in said]
+    found = Product(
+        asin, name, query.lower().strip(), *categories, optional(record, "full_description"),
+        texts(bullets, "small_description"), price, tag, options, ["DUMMY_ATTR"], (None, []))
+    return described(found, about)
+
+
+def option_text(text):
+    """As it is shown and clicked: on one line, whatever the file has."""
+    lines = (line.strip() for line in text.strip().splitlines())
+    return " ".join(lines).replace("/", " | ").lower()
+
+
+def described(product, about):
+    """The product with what the attribute file says about it. ValueError when that is no
+    description."""
+    expect(about, dict, "it")
+    attributes = product.attributes
+    if "attributes" in about:
+        attributes = texts(about["attributes"], "attributes")
+    asked = texts(optional(about, "instruction_attributes", list), "instruction_attributes")
+    return product._replace(attributes=attributes,
+                            synthetic=(optional(about, "instruction") or None, asked))
 
 
 def read_price(text):
     """"$12.99" -> [12.99], "$12.99"; "$9.50 - $12.99" -> [9.5, 12.99], "$9.5 to $12.99"; "" ->
-    [100.0], "$100.0" """
-    prices = [float(re.sub(r"[^\d.]", "", part)) for part in (text or "").split("$")[1:]]
-    prices = prices[:2] or [100.0]
+    [100.0], "$100.0". Where there is a $, amounts are what follows one or the mark of a range.
+    ValueError for digits that are no amount."""
+    text = REMARK.sub(" ", text or "")
+    found = re.findall(rf"(?:\$|[-–—]|\bto\b){AMOUNT}" if "$" in text else AMOUNT, text)
+    prices = [amount(digits) for digits in found[:2]] or [NO_PRICE]
     return prices, " to ".join(f"${price}" for price in prices)
+
+
+def amount(digits):
+    """"1,112.00" -> 1112.0; a full stop or comma at its end is the sentence's."""
+    digits = digits.rstrip(".,")
+    plain = re.fullmatch(r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?", digits)
+    price = float(digits.replace(",", "")) if plain else math.inf
+    if math.isinf(price):
+        raise ValueError(f"{digits[:40]!r} is no price")
+    return price
 
 
 def ceiling(product, number):
@@ -132,16 +165,25 @@ def human_goals(products, path, instructions):
     """What people asked for; an instruction without attributes is left out, as in the original."""
     goals = []
     for product in products.values():
-        for number, said in enumerate(instructions.get(product.asin, ())):
-            try:
-                highest, about_it = ceiling(product, number)
-                attributes, options = said["instruction_attributes"], said["instruction_options"]
-                if attributes:
-                    text = said["instruction"].strip(".") + about_it
-                    goals.append(goal(product, text, attributes, options, highest))
-            except (KeyError, TypeError, AttributeError) as error:
-                raise ValueError(f"{path}, {product.asin}: {named(error)}") from None
+        try:
+            asked = expect(instructions.get(product.asin, []), list, "it")
+            for number, said in enumerate(asked):
+                goals += human_goal(product, number, said)
+        except ValueError as error:
+            raise ValueError(f"{path}, {product.asin}: {error}") from None
     return goals
+
+
+def human_goal(product, number, said):
+    """[the goal], [] for an instruction without attributes"""
+    attributes, options = (
+        texts(field(said, name, list), name)
+        for name in ("instruction_attributes", "instruction_options"))
+    if not attributes:
+        return []
+    highest, about_it = ceiling(product, number)
+    text = field(said, "instruction").strip(".") + about_it
+    return [goal(product, text, attributes, options, highest)]
 
 
 def synthetic_goals(products):

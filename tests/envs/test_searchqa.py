@@ -173,7 +173,7 @@ def test_one_has_to_say_something(env):
                  "answer[x] now", "search[a]\nthen"):
         env.reset(0, "train")
         assert env.step(text).observation == adapter.UNKNOWN
-    for text in ("search[the of and]", "search[qqqq]"):
+    for text in ("search[?! -]", "search[qqqq]"):
         assert env.step(text).observation == adapter.NOTHING
 
 

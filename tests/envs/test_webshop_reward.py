@@ -157,8 +157,11 @@ def test_a_purchase_by_hand(case):
     mine, theirs = product({**PUMPS, **bought},
                            about), product({**PUMPS, "name": asked.get("name", PUMPS["name"])},
                                            ABOUT)
-    (wanted,) = human_goals({PUMPS["asin"]: theirs}, "", {PUMPS["asin"]: [{**WANTED, **asked}]})
-    wanted = wanted._replace(price_upper=asked.get("price_upper", 60))
+    said = {**WANTED, **asked}
+    pairs = [{**said, "instruction_options": []}]  # those of a synthetic goal are in no file
+    (wanted,) = human_goals({PUMPS["asin"]: theirs}, "", {PUMPS["asin"]: pairs})
+    wanted = wanted._replace(price_upper=asked.get("price_upper", 60),
+                             options=said["instruction_options"])
     earned, found = reward(mine, wanted, options)
     assert earned == pytest.approx(r_type * (n_att + n_option + in_price) / parts, abs=1e-12)
     assert (found["r_type"], found["r_price"]) == (r_type, in_price)

@@ -1,0 +1,205 @@
+"""Interrupted, killed, out of disk: a run that goes on ends as if nothing had happened."""
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import run
+import train
+from conftest import MOVING, REPO, errors, interrupt_at, metrics, outcome, poison, tiny
+
+LINE = ("interrupted; whatever was saved is kept. "
+        "The same command with --resume goes on")  # after Ctrl-C that ends at once
+
+
+# ---- signals ----
+
+@pytest.mark.parametrize("method", train.METHODS)
+def test_interrupted_and_resumed_equals_uninterrupted_bit_for_bit(
+        command, straight, monkeypatch, method):
+    expected = straight(method)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        code, out, _ = command(*MOVING[method])
+    assert code == 128 + signal.SIGINT and "train.py --resume --out o" in out
+    assert run.load("o/ckpt.pt")["step"] == 2 and not Path("o/result.json").exists()
+    code, out, _ = command("--resume")
+    assert code == 0 and "resumed at step 2 of 4" in out
+    assert outcome() == expected
+
+
+@pytest.mark.parametrize("args", [
+    "--method atod --turns 3 --context 45", "--method worldmodel --formulation leaky",
+    "--method worldmodel --flat --terms sup", "--method tandem --junior-width 64",
+    "--method tandem --kl 1 --kl-to junior --minibatches 2",
+    "--method grpo --env guess --warm-steps 60 --group 4 --kl 1", "--method tandem --p 1"])
+def test_a_resumed_run_keeps_its_junior_and_its_reference(command, monkeypatch, args):
+    assert command(*args.split(), "--out", "straight")[0] == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        assert command(*args.split())[0] == 128 + signal.SIGINT
+    assert command(*args.split(), "--resume")[0] == 0
+    assert outcome() == outcome("straight")  # legibility and handoff, the junior's too, among it
+
+
+@pytest.mark.parametrize("method", ["sft", "worldmodel"])
+def test_a_signal_during_the_table_ends_at_once_and_resume_prints_the_table(
+        command, straight, monkeypatch, method):
+    expected = straight(method)
+    module, handlers = train.METHODS[method][0], []
+
+    def interrupted(r):
+        handlers.append(signal.getsignal(signal.SIGTERM))
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("the signal was only noted")
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "report", interrupted)
+        code, out, err = command(*MOVING[method])
+    assert code == 130 and err.splitlines()[-1] == LINE
+    assert [line for line in err.splitlines() if "interrupted" in line] == [LINE]
+    assert "Traceback" not in err and "stopping" not in err and not errors(err)
+    assert handlers == [signal.SIG_DFL]
+    assert run.load("o/ckpt.pt")["step"] == 4 and not Path("o/result.json").exists()
+    code, out, _ = command("--resume")
+    assert code == 0 and "resumed at step 4" in out and "next:\n  python sample.py o" in out
+    assert outcome() == expected
+
+
+# ---- resume ----
+
+def test_resume_of_a_finished_run_and_of_none_give_the_same_table(command, straight):
+    expected = straight("sft")
+    assert command("--resume", "--out", "straight")[0] == 0
+    code, out, _ = command(*MOVING["sft"], "--resume", "--out", "none yet")
+    assert code == 0 and "nothing to resume in none yet" in out
+    assert outcome("straight") == outcome("none yet") == expected
+
+
+@pytest.mark.parametrize("method", ["grpo", "worldmodel"])
+def test_killed_without_warning_and_resumed_gives_the_same_numbers(
+        command, straight, cache, method):
+    longer = ["--steps", "40", "--save-every", "3"]
+    expected = straight(method, *longer)
+    args = tiny("--cache", cache, *MOVING[method], *longer)
+    victim = subprocess.Popen([sys.executable, str(REPO / "train.py"), *args],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = Path("o/metrics.jsonl")
+    while victim.poll() is None and not (log.exists() and log.read_text().count("\n") >= 5):
+        time.sleep(0.01)
+    victim.kill()
+    assert victim.wait() == -signal.SIGKILL  # it was still at work
+    assert 3 <= run.load_last("o")["step"] < 40
+    assert command("--resume", *longer)[0] == 0
+    assert outcome() == expected
+
+
+def test_other_threads_or_compilation_than_the_run_had_are_refused(command, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        command(*MOVING["sft"])
+    before = Path("o/ckpt.pt").read_bytes()
+    state = run.load("o/ckpt.pt")
+    for change in ({"threads": 2}, {"compiled": True}):
+        torch.save({**state, **change}, "o/ckpt.pt")
+        code, _, err = command("--resume")
+        assert code == 2 and len(errors(err)) == 1 and "a resumed run keeps them" in err
+    Path("o/ckpt.pt").write_bytes(before)
+    assert command("--resume")[0] == 0
+
+
+# ---- damaged files ----
+
+@pytest.fixture
+def stopped(command, straight, monkeypatch):
+    """A run of four steps stopped after its third, and what it should become."""
+    expected = straight("sft")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        command(*MOVING["sft"])
+    return expected
+
+
+@pytest.mark.parametrize("damage", [
+    lambda p: p.write_bytes(p.read_bytes()[:1000]), lambda p: p.unlink()],
+    ids=["corrupt", "killed between the renames"])
+def test_a_damaged_checkpoint_falls_back_to_the_previous_one(command, stopped, damage):
+    damage(Path("o/ckpt.pt"))
+    damaged = Path("o/ckpt.pt").exists()
+    code, out, err = command("--resume")
+    assert code == 0 and "resumed at step 2" in out and ("warning: o/ckpt.pt" in err) == damaged
+    assert outcome() == stopped
+
+
+def test_two_corrupt_checkpoints_are_refused(command, stopped):
+    for name in ("ckpt.pt", "ckpt.pt.previous"):
+        Path("o", name).write_bytes(b"")
+    code, _, err = command("--resume")
+    assert code == 2 and len(errors(err)) == 1 and Path("o/ckpt.pt").read_bytes() == b""
+
+
+def test_metrics_beyond_the_checkpoint_are_cut(command, stopped):
+    with open("o/metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "loss": 99}\n{"step": 5}\n{"step": 6, "lo')
+    assert command("--resume")[0] == 0
+    assert outcome() == stopped
+
+
+def test_samples_beyond_the_checkpoint_are_not_written_twice(command, stopped):
+    Path("o/ckpt.pt").unlink()  # back to step 2, at which samples were written
+    Path("o/ckpt.pt.previous").unlink()
+    assert command("--resume")[0] == 0
+    assert Path("o/samples.txt").read_text() == Path("straight/samples.txt").read_text()
+
+
+# ---- accidents ----
+
+def test_a_non_finite_loss_skips_its_update_and_is_counted(command, monkeypatch):
+    poison(monkeypatch, 2, 4)
+    assert command("--method", "sft")[0] == 0
+    assert [m["skipped"] for m in metrics()] == [0, 1, 1, 2]
+    final, previous = run.load("o/ckpt.pt"), run.load("o/ckpt.pt.previous")
+    assert final["skipped"] == 2
+    assert all(torch.equal(x, previous["model"][k]) for k, x in final["model"].items())
+
+
+def test_nine_in_a_row_go_on_and_ten_stop_with_the_checkpoint_named(command, monkeypatch):
+    with monkeypatch.context() as patch:
+        poison(patch, *range(2, 11), *range(12, 21))
+        assert command("--method", "sft", "--steps", "22")[0] == 0
+    poison(monkeypatch, *range(3, 13))
+    code, _, err = command("--method", "sft", "--steps", "15", "--out", "ten")
+    assert code == 2 and len(errors(err)) == 1 and "ten/ckpt.pt" in errors(err)[0]
+    assert not Path("ten/result.json").exists()
+    assert all(x.isfinite().all() for x in run.load("ten/ckpt.pt")["model"].values())
+
+
+def test_the_checkpoint_named_after_ten_bad_updates_exists(command, monkeypatch):
+    poison(monkeypatch)
+    code, _, err = command("--method", "sft", "--steps", "15", "--save-every", "100")
+    assert code == 2 and "o/ckpt.pt" in errors(err)[0] and Path("o/ckpt.pt").exists()
+
+
+@pytest.mark.parametrize("failure", [
+    OSError(28, "No space left on device"),
+    RuntimeError("PytorchStreamWriter failed\nwriting file")], ids=["OSError", "RuntimeError"])
+def test_a_full_disk_leaves_the_earlier_checkpoint(command, straight, monkeypatch, failure):
+    expected, save = straight("sft"), torch.save
+
+    def full(state, file):
+        if state["step"] == 3:
+            file.write(b"half a")
+            raise failure
+        save(state, file)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        code, _, err = command(*MOVING["sft"])
+    assert code == 2 and len(errors(err)) == 1 and "o/ckpt.pt" in errors(err)[0]
+    assert "Traceback" not in err
+    assert run.load("o/ckpt.pt")["step"] == 2 and not list(Path("o").glob("*.tmp"))
+    assert command("--resume")[0] == 0
+    assert outcome() == expected
