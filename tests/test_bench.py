@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import bench
+from claims import speed
 from model import GPT, GPTConfig
 
 TINY = (GPTConfig(31, 30, layers=1, heads=1, kv_heads=1, width=32, head_width=32, ffn_width=32), 3, 12)
@@ -12,7 +13,7 @@ TINY = (GPTConfig(31, 30, layers=1, heads=1, kv_heads=1, width=32, head_width=32
 
 @pytest.fixture
 def tiny(monkeypatch):
-    monkeypatch.setitem(bench.SIZES, "toy", TINY)
+    monkeypatch.setitem(speed.SIZES, "toy", TINY)
 
 
 def run(monkeypatch, capsys, *args):
@@ -24,10 +25,10 @@ def run(monkeypatch, capsys, *args):
 def test_every_sampler_makes_as_many_tokens_as_it_says(tiny):
     cfg, prompt, new = TINY
     model, prompts = GPT(cfg), torch.randint(31, (5, prompt)).tolist()
-    assert bench.ours(model, prompts, new)() == 5 * new
-    assert bench.ours(model, prompts, new, GPT(cfg))() == 5 * new
-    assert bench.without_cache(model, prompts, new)() == 5 * new
-    assert bench.ours(model, prompts, new, turns=3)() == 5 * new
+    assert speed.ours(model, prompts, new)() == 5 * new
+    assert speed.ours(model, prompts, new, GPT(cfg))() == 5 * new
+    assert speed.without_cache(model, prompts, new)() == 5 * new
+    assert speed.ours(model, prompts, new, turns=3)() == 5 * new
 
 
 def test_the_table_and_its_json(tiny, monkeypatch, capsys):
@@ -53,8 +54,8 @@ def test_the_table_and_its_json(tiny, monkeypatch, capsys):
 
 
 def test_each_trick_has_its_ratio(tiny, monkeypatch, capsys):
-    real = bench.tricks
-    monkeypatch.setattr(bench, "tricks", lambda *how: real(*how, group=2, prompts=2))
+    real = speed.tricks
+    monkeypatch.setattr(speed, "tricks", lambda *how: real(*how, group=2, prompts=2))
     monkeypatch.setattr(torch, "compile", lambda f, **how: f)  # not what is looked at here
     out = run(monkeypatch, capsys, "tricks", "--size", "toy", "--repeats", "1")
     found = json.loads(out.strip().splitlines()[-1])["ratios"]
@@ -67,14 +68,14 @@ def test_without_its_tricks_the_sampler_says_the_same(tiny):
     torch.manual_seed(0)
     model, texts = GPT(cfg), torch.randint(31, (2, prompt)).tolist()
     said = {}
-    for name, kind, shared in (("base", bench.Sampler, True), ("all", bench.AllSlots, True),
-                               ("looking", bench.Looking, True), ("alone", bench.Sampler, False)):
+    for name, kind, shared in (("base", speed.Sampler, True), ("all", speed.AllSlots, True),
+                               ("looking", speed.Looking, True), ("alone", speed.Sampler, False)):
         made = []
 
         def make(*args, kind=kind, made=made, **how):
             made.append(kind(*args, **how))
             return made[0]
-        sample = bench.group_sampler(make, model, texts, 2, new, shared)
+        sample = speed.group_sampler(make, model, texts, 2, new, shared)
         assert sample() == 4 * new
         said[name] = made[0].tokens.tolist()
     assert len({str(x) for x in said.values()}) == 1
@@ -83,7 +84,7 @@ def test_without_its_tricks_the_sampler_says_the_same(tiny):
 def test_transformers_stand_beside_ours_on_the_same_weights(tiny, monkeypatch):
     pytest.importorskip("safetensors", reason="pip install safetensors")
     pytest.importorskip("transformers", reason="pip install transformers")
-    found = bench.sampling("toy", 2, 1, "cpu", ["transformers dynamic", "no cache"])
+    found = speed.sampling("toy", 2, 1, "cpu", ["transformers dynamic", "no cache"])
     assert found["beside"] == "transformers dynamic"
     assert found["samplers"]["transformers dynamic"]["tokens_s"] > 0
 
@@ -99,8 +100,8 @@ def test_what_it_refuses(monkeypatch, capsys, args):
 
 def test_a_tree_beside_a_flat_group(monkeypatch, capsys):
     """As many samples of about as many tokens, both as an update has them."""
-    real = bench.tree
-    monkeypatch.setattr(bench, "tree", lambda repeats: real(repeats, examples=1))
+    real = speed.tree
+    monkeypatch.setattr(speed, "tree", lambda repeats: real(repeats, examples=1))
     found = json.loads(run(monkeypatch, capsys, "tree", "--repeats", "1").strip().splitlines()[-1])
     assert (found["samples"], found["tokens"], found["flat_tokens"]) == (84, 1632, 1596)
     for part in ("sampling", "update"):

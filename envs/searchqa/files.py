@@ -271,6 +271,7 @@ def files_of(folder, corpus):
 
 def read_corpus(path):
     """(title, text) of each record, one at a time. ValueError in one line."""
+    number = 0
     for number, record in enumerate(records(path), 1):
         try:
             if "text" in record:
@@ -280,3 +281,5 @@ def read_corpus(path):
         except ValueError:
             raise ValueError(f"{path}, record {number}: a passage has a title and a text") from None
         yield one_space(title.strip('" ')), one_space(text)
+    if not number:
+        raise ValueError(f"{path}: holds no passages")
