@@ -292,6 +292,7 @@ def setup(cfg):
     how = sft.sampling(cfg, env, device, cfg.prompts * cfg.group // here["world"])
     return Run(cfg=cfg, env=env, tok=tok, model=student,
                optimizer=grpo.make_optimizer(student, cfg, device), origins=paths, **here,
+               frozen={"teacher": teacher}, data=env.first.fingerprint(),
                compiled=how["compile"], solo=Sampler(student, **how), teacher=teacher)
 
 
@@ -420,6 +421,6 @@ def turns_of(rows, tok):
 def strip(turns):
     """Those turns as text, a bar for the weight of each."""
     def plain(text):
-        return text.replace("<|turn|>", "").replace("<|end|>", "").strip()
+        return run.printable(text.replace("<|turn|>", "").replace("<|end|>", "").strip())
     return "\n".join(f"{plain(heard):50} > {plain(said):22} w {w:.2f} {'#' * round(10 * w):10}  "
                      f"d {d:.3f}  h {h:.3f}" for heard, said, w, d, h in turns)

@@ -227,7 +227,8 @@ def setup(cfg):
     rows = max(cfg.prompts * cfg.group // here["world"], cfg.test_chains)
     how = sft.sampling(cfg, env, device, rows)
     r = Run(cfg=cfg, env=env, tok=tok, model=model, optimizer=make_optimizer(model, cfg, device),
-            origins=paths, **here, compiled=how["compile"], solo=Sampler(model, **how))
+            origins=paths, **here, data=env.first.fingerprint(), compiled=how["compile"],
+            solo=Sampler(model, **how))
     r.reference = warm_copy(r) if cfg.kl else None
     return r
 

@@ -8,6 +8,7 @@ import itertools
 import math
 import os
 import sys
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -73,7 +74,7 @@ def train_tasks(env, step, n, seed):
     if total is None:  # the second half of the seed's numbers: the first is for demonstrations
         return [seed * 10**7 + 5 * 10**6 + first + i for i in range(n)]
     order = {}
-    for epoch in {first // total, (first + n - 1) // total}:
+    for epoch in range(first // total, (first + n - 1) // total + 1):
         generator = torch.Generator().manual_seed(seed * 1000 + epoch)
         order[epoch] = torch.randperm(total, generator=generator).tolist()
     return [order[(first + i) // total][(first + i) % total] for i in range(n)]
@@ -83,8 +84,11 @@ def next_tasks(r):
     """The tasks of this rank in the update, and the random stream of each of their episodes."""
     cfg = r.cfg
     r.env.seconds = 0.0  # counts what the environment takes of this update
-    tasks = train_tasks(r.env, r.step, cfg.prompts, cfg.seed)[r.rank::r.world]
-    return tasks, streams_of(cfg.seed, "train", r.step, tasks, cfg.group)
+    tasks = train_tasks(r.env, r.step, cfg.prompts, cfg.seed)
+    streams = streams_of(cfg.seed, "train", r.step, tasks, cfg.group)
+    mine = range(r.rank, len(tasks), r.world)  # of this rank
+    return ([tasks[i] for i in mine],
+            [stream for i in mine for stream in streams[i * cfg.group:(i + 1) * cfg.group]])
 
 
 def final_tasks(r):
@@ -94,8 +98,14 @@ def final_tasks(r):
 
 
 def streams_of(seed, purpose, step, tasks, group):
-    """Names of random streams (Sampler.seed), one an episode, in order."""
-    return [(seed, purpose, step, task, sample) for task in tasks for sample in range(group)]
+    """Names of random streams (Sampler.seed), one an episode, in order. A task that comes up twice
+    in an update (few tasks, many prompts) gets other numbers the second time."""
+    times, streams = Counter(), []
+    for task in tasks:
+        first = times[task] * group
+        times[task] += 1
+        streams += [(seed, purpose, step, task, first + sample) for sample in range(group)]
+    return streams
 
 
 # ---- play ----
@@ -383,7 +393,7 @@ def painted(tok, ids, authors, colour):
     colours the junior's in «marks». A character that both wrote a part of shows as U+FFFD."""
     out = ""
     for senior, part in itertools.groupby(zip(ids, authors), key=lambda x: x[1]):
-        text = tok.decode([token for token, _ in part])
+        text = run.printable(tok.decode([token for token, _ in part]))
         if colour:
             text = f"{BLUE if senior else ORANGE}{text}{OFF}"
         elif not senior:
@@ -407,6 +417,7 @@ def print_episodes(title, sampler, r, n):
             turn = [(token, senior) for token, _, senior in turn
                     if token not in (r.tok.turn_id, r.tok.end_id)]
             ids, authors = [token for token, _ in turn], [senior for _, senior in turn]
-            print(painted(r.tok, ids, authors, colour) if model_spoke else r.tok.decode(ids))
+            print(painted(r.tok, ids, authors, colour) if model_spoke
+                  else run.printable(r.tok.decode(ids)))
         grade = "right" if episode["reward"] > 0 else "wrong"
         print(f"{grade}{', cut off' if episode['truncated'] else ''}\n")

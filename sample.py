@@ -38,7 +38,7 @@ def watch(args):
 
     def shown_step(rows, texts):
         found = step(rows, texts)
-        print(f"> {texts[0]}\n{found[0].observation}", flush=True)
+        print(run.printable(f"> {texts[0]}\n{found[0].observation}"), flush=True)
         return found
     env.reset_many, env.step_many = shown_reset, shown_step
     task = args.seed % (env.first.tasks(args.split) or args.seed + 1)
@@ -82,6 +82,7 @@ def read_arguments(argv):
 
 def main(argv=None):
     args = read_arguments(argv)
+    run.plain_terminal()
     try:
         if args.agent:
             watch(args)
@@ -92,6 +93,9 @@ def main(argv=None):
     except run.Stop as stop:
         print(f"error: {stop}", file=sys.stderr)
         return stop.code
+    except OverflowError as error:  # a run of another world, say
+        print(f"error: a prompt does not fit the model: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -239,6 +239,8 @@ class Sampler:
             # an upper bound, known without asking the device
             self.slots = None if self.compile else min(longest + i, self.context)
             self.run_step()
+        if not bool(torch.isfinite(self.logp).all()):
+            raise FloatingPointError("the model's log-probs are not finite")
         return before
 
     def run_step(self):

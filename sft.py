@@ -8,9 +8,11 @@ and then a jump. Warm starts are made once and kept (`cached`). """
 import contextlib
 import dataclasses
 import functools
+import glob
 import hashlib
 import json
 import os
+import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -30,7 +32,7 @@ from model import (GPT, GPTConfig, apply_gradients, by_length, sampled_length, s
                    token_logp, zero_gradients)
 from rollout import (Sampling, check_prompts, evaluate, final_tasks, open_env, print_episodes,
                      solo_table, worst_family)
-from run import Count, CountOr0, Positive, Rate, Width, all_sum
+from run import Count, CountOr0, Positive, Rate, Width, all_sum, in_range
 from sampler import Sampler, choose_compile, sampling_dtype
 
 
@@ -57,7 +59,7 @@ class PolicyConfig(ModelConfig):
     level: CountOr0 = 0  # difficulty, in a world that has levels; 0: the world's own default
     turns: CountOr0 = 0  # turns a game may take; 0: the world's own default
     max_new: CountOr0 = 0  # tokens a turn may take; 0: the world's own default
-    temperature: Positive = 1.0  # of sampling and of the scored distribution (tandem paper: 0.6)
+    temperature: in_range(float, above=0, most=1000) = 1.0  # of sampling (tandem paper: 0.6)
 
 
 @dataclass
@@ -154,8 +156,17 @@ def cached(recipe, make, folder):
     keeps two processes (ranks, say) from making the same one: the second waits, then finds it."""
     path = cache_path(recipe, folder)
     with locked(path + ".lock"):
-        if not os.path.exists(path):
-            run.save(path, make())
+        for left in glob.glob(glob.escape(path) + ".*.tmp"):  # by a kill
+            os.remove(left)
+        if os.path.exists(path):
+            try:
+                run.load(path)
+                return path
+            except run.Stop as damage:
+                print(f"warning: {damage}; it is made again", file=sys.stderr)
+        state = make()
+        run.check_finite(state.get("model", {}), f"the warm start {recipe['name']} failed; lower --sft-lr")
+        run.save(path, state)
     return path
 
 
@@ -227,6 +238,7 @@ def warm_recipe(cfg, env, tok, layers, width, skill, target):
             "skill": skill, "target": target if target >= 0 else env.first.targets[skill],
             "warm_steps": cfg.warm_steps or env.first.warm_steps,
             "lr": cfg.sft_lr, "rows": cfg.sft_rows, "seed": cfg.seed,
+            "data": env.first.fingerprint(),
             "demos": hashlib.sha256(repr(demos).encode()).hexdigest()}
 
 
@@ -319,6 +331,7 @@ def load_models(paths, device, rank):
     models = {}
     for role, path in paths.items():
         models[role], _, state = load_model(path, device)
+        run.check_finite(state["model"], f"{path} (the {role})")
         if rank == 0 and "target" in state:
             missed = f": it did NOT reach {state['target']}, expect little"
             short = "" if state["reached"] else missed
@@ -383,8 +396,8 @@ def setup(cfg):
     run.join_ranks(device)
     model.recompute = cfg.recompute
     how = sampling(cfg, env, device, max(128, cfg.test_chains))
-    return Run(cfg=cfg, **here, env=env, tok=tok, model=model, origins=paths,
-               compiled=how["compile"], optimizer=make_optimizer(model, cfg.sft_lr),
+    return Run(cfg=cfg, **here, env=env, data=env.first.fingerprint(), tok=tok, model=model,
+               origins=paths, compiled=how["compile"], optimizer=make_optimizer(model, cfg.sft_lr),
                solo=Sampler(model, **how))
 
 

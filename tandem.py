@@ -185,8 +185,8 @@ def setup(cfg):
     how = sft.sampling(cfg, env, device, rows)
     r = Run(cfg=cfg, env=env, tok=tok, model=senior,
             optimizer=grpo.make_optimizer(senior, cfg, device), origins=paths, **here,
-            compiled=how["compile"], solo=Sampler(senior, **how),
-            team=TandemSampler(senior, junior, **how))
+            frozen={"junior": junior}, data=env.first.fingerprint(), compiled=how["compile"],
+            solo=Sampler(senior, **how), team=TandemSampler(senior, junior, **how))
     if cfg.kl:
         r.reference = junior if cfg.kl_to == "junior" else grpo.warm_copy(r)
     return r

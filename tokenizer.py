@@ -31,7 +31,7 @@ SIGN = (
     "\xa1-\xa9\xab-\xb4\xb6-\xb9\xbb-\xbf\xd7\xf7\u037e\u0387"  # Latin, Greek
     "\u055a-\u055f\u0589\u058a\u05be\u05c0\u05c3\u05c6\u05f3\u05f4"  # Armenian, Hebrew
     "\u0609-\u060d\u061b-\u061f\u066a-\u066d\u06d4"  # Arabic
-    "\u0964\u0965\u0e3f\u0e4f\u0e5a\u0e5b\u0f04-\u0f14"  # India, Thailand, Tibet
+    "\u0964\u0965\u0e3f\u0e4f\u0e5a\u0e5b\u0f04-\u0f0a\u0f0d-\u0f14"  # India, Tibet
     "\u104a-\u104f\u1361-\u1368\u17d4-\u17db"  # Burma, Ethiopia, Cambodia
     "\u200b\u200e-\u2027\u202a-\u202e\u2030-\u205e\u2060-\u206f\u20a0-\u20cf"  # dashes, money
     "\u2190-\u24b5\u24ea-\u2bff\u2e00-\u2e7f\U0001f000-\U0001fbef"  # arrows, pictures

@@ -12,7 +12,6 @@
 Options -> setup -> (step, now and then a look) x steps -> report. This file knows no algorithm: a
 method is a module with those functions and a Config, and every option is a field of that Config.
 """
-import dataclasses
 import json
 import os
 import shlex
@@ -31,6 +30,7 @@ import run
 import sft
 import tandem
 import worldmodel
+from lib import resume
 
 METHODS = {"sft": (sft, sft.Config), "grpo": (grpo, grpo.Config), "tandem": (tandem, tandem.Config),
            "worldmodel": (worldmodel, worldmodel.Config), "atod": (atod, atod.Config),
@@ -55,90 +55,31 @@ def read_options(argv):
     cfg, given = run.parse(argv, Config, method.__doc__.split("\nThis file")[0], hidden)
     cfg.out = cfg.out or f"out/{name}-{cfg.env}-{cfg.seed}"
     if cfg.resume:
-        cfg = options_of_run(cfg, given)
+        cfg = resume.options_of_run(cfg, given)
     return method, cfg
-
-
-def options_of_run(cfg, given):
-    """The options of the run in cfg.out, for --resume. Stop when you typed one that differs."""
-    stored = run.read_config(cfg.out)
-    if stored is None:
-        print(f"nothing to resume in {cfg.out}: starting from the beginning")
-        return dataclasses.replace(cfg, resume=False)
-    if stored["method"] != cfg.method:
-        raise run.Stop(f"the run in {cfg.out} is --method {stored['method']}, not {cfg.method}; "
-                       "choose another --out")
-    for name, value in given.items():
-        if name not in ("resume", "out") and stored.get(name) != value:
-            raise run.Stop(f"{run.flag(name)} {value} differs from this run's {stored.get(name)}; "
-                       "a resumed run keeps its options")
-    return run.from_json(type(cfg), {**stored, "out": cfg.out, "resume": True})
-
-
-# ---- checkpoints ----
-
-def save(r):
-    """Everything that --resume needs."""
-    if r.rank == 0:
-        run.save(os.path.join(r.cfg.out, "ckpt.pt"), {
-            "model": r.model.state_dict(), "model_config": dataclasses.asdict(r.model.cfg),
-            "tokenizer": r.tok.state(), "warm": r.warm, "optimizer": r.optimizer.state_dict(),
-            "step": r.step, "skipped": r.skipped, "seconds": time.time() - r.began,
-            "threads": torch.get_num_threads(), "compiled": r.compiled,
-            "options": run.as_json(r.cfg), "origins": r.origins}, keep_previous=True)
-
-
-def restore(r, state):
-    """Load a checkpoint of this run, in place: a KL term's reference shares r.warm's tensors."""
-    r.model.load_state_dict(state["model"])
-    r.optimizer.load_state_dict(state["optimizer"])
-    for name, x in r.warm.items():
-        x.copy_(state["warm"][name])
-    r.step, r.skipped = state["step"], state["skipped"]
-    r.began -= state["seconds"]
-
-
-def resume(r):
-    """Go on from the folder's last checkpoint, with the bits it would have had."""
-    state = run.load_last(r.cfg.out)
-    if state is not None:
-        if state["threads"] != torch.get_num_threads() or state["compiled"] != r.compiled:
-            compiled = "on" if state["compiled"] else "off"
-            raise run.Stop(f"this run had {state['threads']} threads and compile {compiled}; "
-                           "a resumed run keeps them")
-        restore(r, state)
-    if r.rank == 0:
-        run.cut_log(r.cfg.out, r.step)
-        print(f"resumed at step {r.step} of {r.cfg.steps}")
 
 
 def reopen(folder, **changes):
     """A run as its folder holds it, to look at or to play with -> its method's module, its Run."""
-    state = run.load(os.path.join(folder, "ckpt.pt") if os.path.isdir(folder) else folder)
+    path = os.path.join(folder, "ckpt.pt") if os.path.isdir(folder) else folder
+    state = run.load(path)
     if "options" not in state:
         raise run.Stop(f"{folder} is a model, not a run: give a run's output folder")
     method, Config = METHODS[state["options"]["method"]]
     cfg = run.from_json(Config, {**state["options"], "resume": True, "compile": "off", **changes})
-    for role, path in state["origins"].items():
-        setattr(cfg, role, path)
-    # what was trained: its warm start may be gone
-    setattr(cfg, next(iter(state["origins"]), "senior"), folder)
-    r = method.setup(cfg)
-    restore(r, state)
-    return method, r
+    return method, resume.from_checkpoint(method, cfg, state, path)
 
 
 # ---- the run ----
 
 def start(method, cfg):
     """Options -> Run: make warm starts, then load the last checkpoint or begin a new folder."""
-    r = method.setup(cfg)
-    if cfg.resume:
-        resume(r)
-    elif r.rank == 0:  # from here on it is a run that --resume goes on with
+    run.claim_folder(cfg)
+    r = resume.resume(method, cfg) if cfg.resume else method.setup(cfg)
+    if not cfg.resume and r.rank == 0:  # from here on it is a run that --resume goes on with
         run.write(os.path.join(cfg.out, "config.json"), json.dumps(run.as_json(cfg), indent=1))
     if r.step == 0:
-        save(r)
+        resume.save(r)
     return r
 
 
@@ -174,7 +115,7 @@ def train(argv):
             # save; one rank's signal stops them all
             stop = bool(run.all_sum(torch.tensor(len(came), device=r.device)))
             if r.step % cfg.save_every == 0 or r.step == cfg.steps or stop:
-                save(r)
+                resume.save(r)
             if stop and r.step < cfg.steps:
                 bar.close()
                 if r.rank == 0:
@@ -196,6 +137,7 @@ def progress(stats, seen):
 
 
 def main(argv=None):
+    run.plain_terminal()
     try:
         return train(sys.argv[1:] if argv is None else argv)
     except run.Stop as stop:
@@ -208,11 +150,26 @@ def main(argv=None):
         print(f"error: {error}; what was saved before is untouched, --resume goes on from it",
               file=sys.stderr)
         return 2
+    except FloatingPointError as error:
+        print(f"error: {error}; the last good state is in the run's ckpt.pt: "
+              "start a new run from it with a lower --lr", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        why = str(error).split("\n")[0]
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "memory" in why:
+            print(f"error: out of memory ({why}); lower --context, --turns, --prompts or --group",
+                  file=sys.stderr)
+            return 2
+        if dist.is_initialized():
+            print(f"error: another rank is gone, or does not answer ({why})", file=sys.stderr)
+            return 2
+        raise
     except KeyboardInterrupt:
         print("interrupted; whatever was saved is kept. The same command with --resume goes on",
               file=sys.stderr)
         return 130
     finally:
+        run.release_folder()
         if dist.is_initialized():
             dist.destroy_process_group()
 

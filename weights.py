@@ -19,7 +19,7 @@ import run
 # model_type -> what it adds
 FAMILIES = {"llama": {}, "qwen2": {"qkv_bias": True}, "qwen3": {"qk_norm": True}}
 UNSUPPORTED = {  # setting -> the only value that this model can do
-    "use_sliding_window": False, "attention_bias": False, "mlp_bias": False,
+    "attention_bias": False, "mlp_bias": False,
     "quantization_config": None, "partial_rotary_factor": 1.0, "hidden_act": "silu"}
 LLAMA3 = (  # GPTConfig.rope_llama3, in order
     "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
@@ -28,45 +28,85 @@ LLAMA3 = (  # GPTConfig.rope_llama3, in order
 # ---- config.json ----
 
 def read_config(folder, context=0):
-    """config.json -> a GPTConfig's fields. context: longest row in tokens; 0: the model's own."""
+    """config.json -> a GPTConfig's fields. context: longest row in tokens; 0: the model's own.
+    ValueError in one line for whatever is missing, of a wrong type, out of range or unsupported."""
     path = Path(folder) / "config.json"
     try:
         their = json.loads(path.read_text(encoding="utf-8"))
         family = their["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is no model's configuration "
-                         f"({type(error).__name__}: {error})") from None
-    if family not in FAMILIES:
-        raise ValueError(f"{path}: unknown architecture {family!r}; one of: {' '.join(FAMILIES)}")
+                         f"({type(error).__name__}: {str(error)[:100]})") from None
+    try:
+        check_supported(their, family)
+        rope, kind = read_rope(their)
+        heads = number(their, "num_attention_heads", 4096)
+        width = number(their, "hidden_size", 2**20)
+        return {
+            "vocab_size": number(their, "vocab_size", 2**24),
+            "context": context or number(their, "max_position_embeddings", 2**24),
+            "layers": number(their, "num_hidden_layers", 1024),
+            "heads": heads,
+            "kv_heads": number(their, "num_key_value_heads", heads, heads),
+            "width": width,
+            "head_width": number(their, "head_dim", 2**14, width // heads),
+            "ffn_width": number(their, "intermediate_size", 2**22),
+            "rope_base": number(rope, "rope_theta", 1e12, 10000.0, float),
+            "rope_llama3": tuple(number(rope, name, 1e12, kind=float) for name in LLAMA3)
+            if kind == "llama3" else (),
+            "norm_eps": number(their, "rms_norm_eps", 1.0, 1e-6, float),
+            "tied": flag(their, "tie_word_embeddings"),
+            **FAMILIES[family]}
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def check_supported(their, family):
+    """ValueError when the configuration asks for something that this model cannot do."""
+    if not isinstance(family, str) or family not in FAMILIES:
+        raise ValueError(f"unknown architecture {family!r}; one of: {' '.join(FAMILIES)}")
     for name, only in UNSUPPORTED.items():
         if their.get(name, only) != only:
-            raise ValueError(f"{path}: {name} = {their[name]!r} is not supported")
-    if set(their.get("layer_types") or ()) - {"full_attention"}:
-        raise ValueError(f"{path}: layers with sliding windows are not supported")
-    rope = their.get("rope_parameters")
-    if not rope:  # the older spelling
-        rope = {"rope_theta": their.get("rope_theta", 10000.0), **(their.get("rope_scaling") or {})}
+            raise ValueError(f"{name} = {their[name]!r} is not supported")
+    kinds = their.get("layer_types") or ()
+    if not isinstance(kinds, (list, tuple)) or any(kind != "full_attention" for kind in kinds):
+        raise ValueError("layers with sliding windows are not supported")
+    # a window counts for the layers from max_window_layers on; where there are none, all is full
+    windowed = flag(their, "use_sliding_window") and not kinds
+    if windowed and their.get("max_window_layers", 0) != their.get("num_hidden_layers"):
+        raise ValueError("use_sliding_window: layers with sliding windows are not supported")
+
+
+def read_rope(their):
+    """-> settings of the rotary positions, their kind; in the newer spelling or the older one."""
+    scaling = their.get("rope_parameters") or their.get("rope_scaling") or {}
+    if not isinstance(scaling, dict):
+        raise ValueError(f"rope settings are {scaling!r}, not an object")
+    rope = {**({"rope_theta": their["rope_theta"]} if "rope_theta" in their else {}), **scaling}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", "llama3"):
-        raise ValueError(f"{path}: rope scaling {kind!r} is not supported")
-    try:
-        heads = their["num_attention_heads"]
-        return {
-            "vocab_size": their["vocab_size"],
-            "context": context or their["max_position_embeddings"],
-            "layers": their["num_hidden_layers"],
-            "heads": heads,
-            "kv_heads": their.get("num_key_value_heads") or heads,
-            "width": their["hidden_size"],
-            "head_width": their.get("head_dim") or their["hidden_size"] // heads,
-            "ffn_width": their["intermediate_size"],
-            "rope_base": float(rope["rope_theta"]),
-            "rope_llama3": tuple(float(rope[name]) for name in LLAMA3) if kind == "llama3" else (),
-            "norm_eps": their.get("rms_norm_eps", 1e-6),
-            "tied": their.get("tie_word_embeddings", False),
-            **FAMILIES[family]}
-    except KeyError as error:
-        raise ValueError(f"{path} lacks {error}") from None
+        raise ValueError(f"rope scaling {kind!r} is not supported")
+    return rope, kind
+
+
+def number(settings, name, most, default=None, kind=int):
+    """A positive number of a configuration, at most `most`; null counts as missing."""
+    value = settings.get(name)
+    if value is None:
+        value = default
+    if value is None:
+        raise ValueError(f"lacks {name}")
+    fine = type(value) is int or (kind is float and type(value) is float)
+    if not fine or not 0 < value <= most:  # nan is not
+        raise ValueError(f"{name} = {str(value)[:50]!r} is no number above 0 and up to {most:,}")
+    return kind(value)
+
+
+def flag(settings, name):
+    value = settings.get(name)
+    if value not in (None, True, False):
+        raise ValueError(f"{name} = {str(value)[:50]!r} is neither true nor false")
+    return bool(value)
 
 
 def written_config(cfg):
@@ -158,6 +198,8 @@ def read_tensors(folder, model, dtype):
             continue
         pieces = []
         for their, rows in their_names(name, model.cfg):
+            if model.cfg.tied and name == "embed.weight" and their not in found:
+                their = "lm_head.weight"  # the same tensor under its other name
             if their not in found:
                 raise ValueError(f"{folder} lacks the tensor {their}")
             shape = found[their].get_slice(their).get_shape()
@@ -179,7 +221,8 @@ def read_tensors(folder, model, dtype):
 
 
 def save_pretrained(model, folder):
-    """Write config.json and model.safetensors, each whole or not at all."""
+    """Write config.json and model.safetensors. Whatever interrupts it, the folder holds the old
+    model, the new one, or no config.json and is refused; never new and old together."""
     torch_format, folder = library().torch, Path(folder)
     tensors = {}
     for name, x in model.state_dict().items():
@@ -190,5 +233,9 @@ def save_pretrained(model, folder):
     config = json.dumps(written_config(model.cfg), indent=1)
     folder.mkdir(parents=True, exist_ok=True)
     torch_format.save_file(tensors, folder / "model.safetensors.tmp", metadata={"format": "pt"})
+    (folder / "config.json").unlink(missing_ok=True)
+    for stale in ("model.safetensors.index.json", "model-*-of-*.safetensors"):
+        for path in folder.glob(stale):
+            path.unlink()
     os.replace(folder / "model.safetensors.tmp", folder / "model.safetensors")
     run.write(str(folder / "config.json"), config)

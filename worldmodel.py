@@ -20,7 +20,8 @@ look, report, show. The games it learns from are in envs/record.py; imagined ste
 tests of mediation in imagine.py.
 
 Left out: the *strict embedding* arm (soft tokens instead of text, an ELBO). Model and sampler take
-token ids only; a second path for vectors through both would be a hundred lines for one method. """
+token ids only; a second path for vectors through both would be a hundred lines for one method.
+"""
 import dataclasses
 import math
 import os
@@ -368,14 +369,14 @@ class Run(run.Run):
 def setup(cfg):
     """Options -> Run, games recorded where the world is slow, the warm start made."""
     check(cfg)
-    worlds = open_worlds(cfg)
     here = run.begin(cfg)
-    device = here["device"]
+    device, worlds = here["device"], open_worlds(cfg)
     w, path = open_model(cfg, worlds, device)
     run.join_ranks(device)
     print(f"world model: {w.model.n_params():,} parameters, warm start {path}")
     return Run(cfg=cfg, **here, worlds=worlds, w=w, tok=w.tok, model=w.model,
                origins={"senior": path}, optimizer=grpo.make_optimizer(w.model, cfg, device),
+               data=" ".join(world.fingerprint() for world in worlds.values()),
                compiled=w.sampler.compile)
 
 
@@ -442,6 +443,7 @@ def open_model(cfg, worlds, device):
     recipe = {"name": f"world-{cfg.env}-{cfg.seed}", "steps": steps, "lr": cfg.sft_lr,
               "rows": cfg.sft_rows, "model": dataclasses.asdict(model.cfg),
               "tokenizer": tok.state(), "window": cfg.window, "max_state": max_state,
+              "data": [world.fingerprint() for world in worlds.values()],
               "lessons": record.lessons(w, worlds, 0, 32, cfg.seed)}
     path = sft.cached(recipe, lambda: train_warm(w, worlds, cfg, steps), cfg.cache)
     try:
@@ -578,4 +580,5 @@ def shown(w, example):
         for name, state in (("state", step.state), ("next state", step.next_state)):
             text = w.state_text(state) if state else "(malformed)"
             lines.append(f"{name:12}{text}")
-    return "\n".join([*lines, f"predicted   {step.text}", f"true        {after.text}"])
+    text = "\n".join([*lines, f"predicted   {step.text}", f"true        {after.text}"])
+    return run.printable(text)

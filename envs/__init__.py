@@ -75,6 +75,10 @@ class Env(Protocol):
     workers: int = 0
     time_limit: float = 60.0
 
+    def fingerprint(self) -> str:
+        """A hash of the data that it was opened with; "" for a world that makes its own tasks."""
+        return ""
+
     def demo(self, rng, skill) -> list[str] | None:
         """What a player of that skill would say from here to the end, a text a turn."""
         return None

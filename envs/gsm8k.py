@@ -18,7 +18,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from envs import SPLITS, Env, Step, split_of
-from envs.lib.text import expect, field, one_space, read_jsonl as read_records
+from envs.lib.text import content_hash, expect, field, one_space, read_jsonl as read_records
 
 WHERE = ("get train.jsonl and test.jsonl from github.com/openai/grade-school-math "
          "(grade_school_math/data) and pass --data PATH, or set GSM8K_DATA")
@@ -169,6 +169,9 @@ class GSM8K(Env):
 
     def tasks(self, split):
         return len(self.data[split])
+
+    def fingerprint(self):
+        return content_hash(made=self.data)
 
     def reset(self, task, split):
         question, self.solution = self.data[split][task % len(self.data[split])]

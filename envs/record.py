@@ -283,20 +283,22 @@ def line(job, moments):
 
 
 def read(path):
-    """-> {job: list of Moments}. A last line that a kill cut off is cut from the file too."""
-    found, whole, same = {}, 0, {}  # same: one object for a fact in all games
+    """-> {job: list of Moments}. A line that cannot be read is a game that is played again."""
+    found, same = {}, {}  # same: one object for a fact in all games
     if not os.path.exists(path):
         return found
-    with open(path, "rb+") as file:
-        for text in file:
-            try:
-                job, facts, said = json.loads(text)
-            except ValueError:
-                break
+    with open(path, "rb") as file:
+        lines = file.read().split(b"\n")
+    for text in lines:
+        try:
+            job, facts, said = json.loads(text)
             facts = [same.setdefault(fact, fact) for fact in map(tuple, facts)]
             found[tuple(job)] = [
                 Moment(action, text, *(frozenset(facts[i] for i in some) for some in sets))
                 for action, text, *sets in said]
-            whole = file.tell()
-        file.truncate(whole)
+        except (ValueError, TypeError, IndexError, RecursionError):
+            continue
+    if lines[-1]:  # a kill cut the last line: what is written next begins a new one
+        with open(path, "ab") as file:
+            file.write(b"\n")
     return found

@@ -128,7 +128,8 @@ def verdict(trees, name, codes):
             return False, f"PROVES NOTHING: no update in the {side} tree had grad_norm > 0"
     old, new = found.values()
     shared = [k for k in old if k in new]
-    nan = [k for k in shared if old[k] != old[k] and new[k] != new[k]]  # it equals nothing
+    # not a number equals nothing; strict JSON writes it as null
+    nan = [k for k in shared if all(x is None or x != x for x in (old[k], new[k]))]
     wrong = [k for k in shared if old[k] != new[k] and k not in nan]
     text = f"equal ({sum(isinstance(old[k], (int, float)) for k in shared)} numbers)"
     if wrong:

@@ -10,6 +10,7 @@ import torch
 import grpo
 import run
 import train
+from lib import resume
 from conftest import MOVING, tiny as options
 from model import GPT, GPTConfig, token_logp
 from rollout import Rows
@@ -305,7 +306,7 @@ def test_the_reference_of_the_kl_term_is_the_runs_own_warm_start_and_resume_fill
     for name, x in reference.state_dict().items():
         assert torch.equal(x, state["warm"][name]) and not x.requires_grad
     state["warm"] = {name: x + 1 for name, x in state["warm"].items()}  # --senior may hold others
-    train.restore(r, state)
+    resume.restore(r, state)
     assert r.reference is reference
     for name, x in reference.state_dict().items():
         assert torch.equal(x, state["warm"][name])

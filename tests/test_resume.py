@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import grpo
 import run
 import train
 from conftest import MOVING, REPO, errors, interrupt_at, metrics, outcome, poison, tiny
@@ -93,22 +94,46 @@ def test_killed_without_warning_and_resumed_gives_the_same_numbers(
         time.sleep(0.01)
     victim.kill()
     assert victim.wait() == -signal.SIGKILL  # it was still at work
-    assert 3 <= run.load_last("o")["step"] < 40
+    assert 3 <= run.load_last("o")[0]["step"] < 40
     assert command("--resume", *longer)[0] == 0
     assert outcome() == expected
 
 
-def test_other_threads_or_compilation_than_the_run_had_are_refused(command, monkeypatch):
+def test_other_threads_ranks_or_compilation_than_the_run_had_are_announced(command, monkeypatch):
     with monkeypatch.context() as patch:
         interrupt_at(patch, 2)
         command(*MOVING["sft"])
     before = Path("o/ckpt.pt").read_bytes()
     state = run.load("o/ckpt.pt")
-    for change in ({"threads": 2}, {"compiled": True}):
+    for change in ({"threads": 2}, {"world": 2}, {"compiled": True}):
         torch.save({**state, **change}, "o/ckpt.pt")
-        code, _, err = command("--resume")
-        assert code == 2 and len(errors(err)) == 1 and "a resumed run keeps them" in err
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, 3)
+            code, out, _ = command("--resume")
+        assert code == 130 and "the numbers may differ in their last bits" in out
     Path("o/ckpt.pt").write_bytes(before)
+    code, out, _ = command("--resume")
+    assert code == 0 and "differ" not in out
+
+
+def test_a_run_whose_options_or_models_changed_meanwhile_is_not_resumed(command, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        command(*MOVING["tandem"])
+    before, state = Path("o/ckpt.pt").read_bytes(), run.load("o/ckpt.pt")
+    changed = {**state["made_of"], "the junior": "0"}
+    torch.save({**state, "made_of": changed}, "o/ckpt.pt")
+    code, _, err = command("--resume")
+    assert code == 2 and "the junior of this run changed" in err and len(errors(err)) == 1
+    Path("o/ckpt.pt").write_bytes(before)
+    for old, new, words in (('"clip": 0.2', '"clip": 0.3', "--clip 0.3, its checkpoint 0.2"),
+                            ('"steps": 4', '"steps": 4.5', "which is no int")):
+        text = Path("o/config.json").read_text()
+        assert old in text
+        Path("o/config.json").write_text(text.replace(old, new))
+        code, _, err = command("--resume")
+        assert code == 2 and words in err and len(errors(err)) == 1
+        Path("o/config.json").write_text(text)
     assert command("--resume")[0] == 0
 
 
@@ -203,3 +228,27 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(command, straight, monkeypatc
     assert run.load("o/ckpt.pt")["step"] == 2 and not list(Path("o").glob("*.tmp"))
     assert command("--resume")[0] == 0
     assert outcome() == expected
+
+
+# ---- nonsense ----
+
+def test_a_model_of_nonsense_is_refused_and_never_replaces_a_good_checkpoint(command, monkeypatch):
+    assert command(*MOVING["grpo"])[0] == 0
+    state = run.load("o/ckpt.pt")
+    for value in (float("nan"), float("inf")):
+        bad = {name: torch.full_like(x, value) for name, x in state["model"].items()}
+        torch.save({**state, "model": bad}, "bad.pt")
+        code, _, err = command(*MOVING["grpo"], "--senior", "bad.pt", "--out", "other")
+        assert code == 2 and "bad.pt (the senior): weights that are not finite" in err
+        assert len(errors(err)) == 1 and not Path("other/ckpt.pt").exists()
+
+    def poisoned(r, step=grpo.step):
+        stats = step(r)
+        if r.step == 2:
+            next(r.model.parameters()).data.fill_(float("nan"))
+        return stats
+    monkeypatch.setattr(grpo, "step", poisoned)
+    code, _, err = command(*MOVING["grpo"], "--out", "later", "--save-every", "1")
+    assert code == 2 and "later/ckpt.pt" in err and len(errors(err)) == 1
+    kept = run.load("later/ckpt.pt")
+    assert kept["step"] == 2 and all(x.isfinite().all() for x in kept["model"].values())

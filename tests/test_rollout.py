@@ -1,5 +1,6 @@
 """What a rollout hands over, replayed turn by turn; tasks; and how a model is evaluated."""
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -218,3 +219,42 @@ def test_the_family_that_does_worst_counts_where_it_is_not_rare():
     assert rollout.worst_family([{"reward": 1.0}, {"reward": 0.0}]) == 0.5
     episodes = [{**e, "family": f"{i}"} for i, e in enumerate(episodes)]  # every family is rare
     assert rollout.worst_family(episodes) == pytest.approx(9 / 14)
+
+
+# ---- few tasks, many prompts ----
+
+class Few(Guess):
+    def tasks(self, split):
+        return 5
+
+
+def few():
+    env = envs.Batch("guess")
+    env.first = Few()
+    return env
+
+
+def test_a_finite_set_is_gone_through_epoch_after_epoch_however_many_prompts():
+    for n in (1, 4, 5, 16, 23):
+        seen = [t for step in range(6) for t in rollout.train_tasks(few(), step, n, 3)]
+        assert len(seen) == 6 * n
+        for first in range(0, len(seen) - 4, 5):
+            assert sorted(seen[first:first + 5]) == [0, 1, 2, 3, 4]
+
+
+def test_a_task_that_comes_up_twice_has_other_random_numbers_the_second_time():
+    streams = rollout.streams_of(0, "train", 7, [3, 1, 3], 2)
+    assert len(set(streams)) == 6
+    assert streams[:4] == [(0, "train", 7, task, i) for task in (3, 1) for i in (0, 1)]
+    assert streams[4:] == [(0, "train", 7, 3, 2), (0, "train", 7, 3, 3)]
+
+
+def test_ranks_share_tasks_and_streams_as_one_process_has_them():
+    def tasks_of(rank, world):
+        cfg = grpo.Config(env="guess", prompts=12, group=2)
+        return rollout.next_tasks(SimpleNamespace(cfg=cfg, env=few(), step=1, rank=rank, world=world))
+    tasks, streams = tasks_of(0, 1)
+    parts = [tasks_of(rank, 3) for rank in range(3)]
+    assert [task for i in range(4) for part in parts for task in [part[0][i]]] == tasks
+    assert sorted(x for part in parts for x in part[1]) == sorted(streams)
+    assert len(set(streams)) == 24

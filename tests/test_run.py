@@ -1,6 +1,9 @@
 """Options, the run's folder, checkpoints and the table: what every run needs and no paper is
 about."""
 import json
+import math
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -126,15 +129,76 @@ def test_the_options_that_a_method_inherits_are_described_by_their_first_owner()
 
 def test_a_folder_that_holds_anything_is_not_claimed(tmp_path):
     out = tmp_path / "a" / "b"
-    run.claim_folder(str(out))
+    cfg = sft.Config(out=str(out))
+
+    def claim():
+        run.claim_folder(cfg)
+        run.release_folder()
+    claim()
     (out / "left.tmp").write_text("of a write that was cut short")
-    run.claim_folder(str(out))
+    claim()
+    assert not (out / "left.tmp").exists()
     (out / "notes.txt").write_text("precious")
     with pytest.raises(run.Stop, match="holds no run"):
-        run.claim_folder(str(out))
+        claim()
+    run.release_folder()
     (out / "config.json").write_text("{}")
     with pytest.raises(run.Stop, match="--resume"):
-        run.claim_folder(str(out))
+        claim()
+    run.release_folder()
+
+
+def test_a_folder_belongs_to_one_process_at_a_time_and_ranks_that_live_on_count(tmp_path):
+    cfg = sft.Config(out=str(tmp_path / "o"))
+    hold = ("import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); "
+            "print('held', flush=True); time.sleep(60)")
+    for name in ("lock.0", "lock.1"):  # the run itself, and a rank whose launcher is gone
+        run.claim_folder(cfg)
+        run.release_folder()
+        other = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / "o" / name)],
+                                 stdout=subprocess.PIPE)
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(run.Stop, match="another process writes to"):
+            run.claim_folder(cfg)
+        run.release_folder()
+        other.kill()
+        other.wait()
+        run.claim_folder(cfg)  # any death releases it
+        run.release_folder()
+
+
+def test_metrics_are_strict_json_and_a_cut_line_swallows_no_other(tmp_path):
+    run.log(str(tmp_path), {"step": 1, "loss": math.nan, "norm": math.inf})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 2, "lo')  # a kill
+    run.log(str(tmp_path), {"step": 3, "loss": 0.5})
+    assert run.read_log(str(tmp_path)) == [{"step": 1, "loss": None, "norm": None},
+                                           {"step": 3, "loss": 0.5}]
+    assert run.read_log(str(tmp_path / "none")) == []
+
+
+def test_one_flipped_byte_of_a_checkpoint_is_noticed(tmp_path):
+    path = tmp_path / "ckpt.pt"
+    run.save(str(path), {"model": {"w": torch.arange(3000.0)}, "step": 3})
+    whole, noticed = path.read_bytes(), 0
+    for place in range(400, len(whole) - 400, 997):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:])
+        try:  # padding between the archive's files may differ
+            assert torch.equal(run.load(str(path))["model"]["w"], torch.arange(3000.0))
+        except run.Stop as stop:
+            noticed += "no checkpoint that can be read" in str(stop)
+    assert noticed >= 10
+
+
+def test_weights_that_are_not_finite_are_refused():
+    run.check_finite({"a": torch.ones(2), "n": torch.tensor(3)}, "fine")
+    for bad in (math.nan, math.inf, -math.inf):
+        with pytest.raises(run.Stop, match="PATH: weights that are not finite"):
+            run.check_finite({"a": torch.tensor([1.0, bad])}, "PATH")
+
+
+def test_what_a_model_wrote_cannot_steer_a_terminal():
+    assert run.printable("a\x1b[2Jb\r\n\tc\x9b") == "a\ufffd[2Jb\ufffd\n\tc\ufffd"
 
 
 def test_the_log_is_cut_to_the_steps_of_a_checkpoint_whatever_stands_behind(tmp_path):
@@ -168,7 +232,7 @@ def test_a_checkpoint_is_written_whole_and_the_one_before_is_kept(tmp_path):
         run.save(path, {"step": step}, keep_previous=True)
     assert run.load(path) == {"step": 3} and run.load(path + ".previous") == {"step": 2}
     assert not list(tmp_path.glob("*.tmp"))
-    assert run.load_last(str(tmp_path)) == {"step": 3}
+    assert run.load_last(str(tmp_path))[0] == {"step": 3}
 
 
 def test_an_unreadable_checkpoint_is_put_aside_before_the_next_save(tmp_path, capsys):
@@ -176,11 +240,11 @@ def test_an_unreadable_checkpoint_is_put_aside_before_the_next_save(tmp_path, ca
     for step in (1, 2):
         run.save(str(path), {"step": step}, keep_previous=True)
     path.write_bytes(b"PK")
-    assert run.load_last(str(tmp_path)) == {"step": 1}
+    assert run.load_last(str(tmp_path))[0] == {"step": 1}
     assert "warning" in capsys.readouterr().err
     assert Path(str(path) + ".corrupt").read_bytes() == b"PK" and not path.exists()
-    assert run.load_last(str(tmp_path)) == {"step": 1}
-    assert run.load_last(str(tmp_path / "none")) is None
+    assert run.load_last(str(tmp_path))[0] == {"step": 1}
+    assert run.load_last(str(tmp_path / "none"))[0] is None
 
 
 def test_a_checkpoint_holds_plain_types_only(tmp_path):

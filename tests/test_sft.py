@@ -72,6 +72,21 @@ def test_what_fails_leaves_nothing_and_can_be_made_again(tmp_path, monkeypatch):
     assert run.load(sft.cached(RECIPE, make, "cache")) == {"value": 1}
 
 
+def test_a_damaged_warm_start_is_made_again_and_one_of_nonsense_is_never_kept(
+        tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = Path(sft.cached(RECIPE, make, "cache"))
+    (tmp_path / "cache" / f"{path.name}.7.tmp").write_text("half, of a kill")
+    path.write_bytes(path.read_bytes()[:-40])
+    assert sft.cached(RECIPE, lambda: make(2), "cache") == str(path)
+    assert run.load(path) == {"value": 2} and "it is made again" in capsys.readouterr().err
+    assert not list(Path("cache").glob("*.tmp"))
+    nonsense = {"model": {"w": torch.tensor([1.0, float("nan")])}}
+    with pytest.raises(run.Stop, match="not finite"):
+        sft.cached({"name": "bad"}, lambda: nonsense, "cache")
+    assert not list(Path("cache").glob("bad-*.pt"))
+
+
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(run.Stop, match="choose another --cache"):

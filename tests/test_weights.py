@@ -188,3 +188,88 @@ def test_bf16_weights_load_as_fp32(saved):
     half = {name: x.bfloat16() for name, x in tensors.items()}
     safetensors_torch.save_file(half, folder / "model.safetensors")
     assert {p.dtype for p in GPT.from_pretrained(folder).parameters()} == {torch.float32}
+
+
+# ---- configurations as people have them ----
+
+def rewrite(folder, change):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+
+
+@pytest.mark.parametrize("value", [None, [], {}, "4", -1, 0, 1.5, 10**9, True, float("nan")])
+@pytest.mark.parametrize("name", ["num_hidden_layers", "num_attention_heads", "hidden_size",
+                                  "vocab_size", "intermediate_size", "max_position_embeddings"])
+def test_a_size_that_is_none_is_one_line(saved, name, value):
+    folder = saved[0]
+    rewrite(folder, {name: value})
+    with pytest.raises(ValueError, match=f"config.json: .*{name}") as found:
+        GPT.from_pretrained(folder)
+    assert "\n" not in str(found.value) and len(str(found.value)) < 300
+
+
+@pytest.mark.parametrize("text", ["null", "[]", '"llama"', "3", '{"model_type": null}',
+                                  '{"model_type": ["llama"]}', "[" * 100_000, ""])
+def test_a_configuration_of_another_kind_is_one_line(saved, text):
+    folder = saved[0]
+    (folder / "config.json").write_text(text)
+    with pytest.raises(ValueError, match="config.json") as found:
+        GPT.from_pretrained(folder)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("change", [
+    {"rope_parameters": {"rope_type": "default"}, "rope_theta": 5e5},
+    {"rope_scaling": None, "rope_theta": 5e5}, {"rope_parameters": {"rope_theta": 5e5}},
+    {"rope_theta": 500000, "use_sliding_window": True, "max_window_layers": 1},
+    {"rope_theta": 5e5, "use_sliding_window": True, "layer_types": ["full_attention"]}])
+def test_what_transformers_reads_as_full_attention_and_plain_positions_is_read_alike(saved, change):
+    folder = saved[0]
+    path = folder / "config.json"
+    own = json.loads(path.read_text())
+    own = {k: x for k, x in own.items() if not k.startswith("rope")}
+    path.write_text(json.dumps({**own, "num_hidden_layers": 1, **change}))
+    assert weights.read_config(folder)["rope_base"] == 5e5
+
+
+def test_tied_weights_may_stand_under_the_heads_name(tmp_path):
+    model = GPT(GPTConfig(vocab_size=50, context=16, layers=1, tied=True))
+    weights.save_pretrained(model, tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = safetensors_torch.load_file(path)
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    safetensors_torch.save_file(tensors, path)
+    assert torch.equal(GPT.from_pretrained(tmp_path).embed.weight, model.embed.weight)
+
+
+def test_a_model_that_is_saved_over_a_model_in_shards_is_the_one_that_loads(tmp_path):
+    old, new = (GPT(GPTConfig(vocab_size=50, context=16, layers=1)) for _ in "on")
+    weights.save_pretrained(old, tmp_path)
+    shard = "model-00001-of-00001.safetensors"
+    (tmp_path / "model.safetensors").rename(tmp_path / shard)
+    names = safetensors_torch.load_file(tmp_path / shard)
+    index = {"weight_map": dict.fromkeys(names, shard)}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert torch.equal(GPT.from_pretrained(tmp_path).embed.weight, old.embed.weight)
+    weights.save_pretrained(new, tmp_path)
+    assert torch.equal(GPT.from_pretrained(tmp_path).embed.weight, new.embed.weight)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_save_that_is_interrupted_leaves_a_folder_that_is_old_new_or_refused(tmp_path, monkeypatch):
+    old, new = (GPT(GPTConfig(vocab_size=50, context=16, layers=1)) for _ in "on")
+    for place in ("os.replace", "run.write", "safetensors.torch.save_file", "pathlib.Path.unlink"):
+        folder = tmp_path / place
+        weights.save_pretrained(old, folder)
+
+        def dies(*args, **how):
+            raise KeyboardInterrupt
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(place, dies)
+            weights.save_pretrained(new, folder)
+        try:
+            found = GPT.from_pretrained(folder).embed.weight
+        except ValueError as error:
+            assert "config.json" in str(error)
+        else:
+            assert torch.equal(found, old.embed.weight)

@@ -25,6 +25,7 @@ from envs import SPLITS, Env, Step, one_line
 from envs.alfworld.files import FAMILIES, INSTALL, folder_of, in_turn, read_splits
 from envs.alfworld.games import engine, open_game
 from envs.alfworld.player import LOOKS, ORDERS, careless, search
+from envs.lib.text import content_hash
 
 LEVELS = {  # -> families, most games of a split
     1: (("pick_and_place", "look_at_obj"), 64),
@@ -49,6 +50,9 @@ class ALFWorld(Env):
 
     def tasks(self, split):
         return len(self.data[split]) * (RENAMED if split == "train" else 1)
+
+    def fingerprint(self):
+        return content_hash(task.path for split in SPLITS for task in self.data[split])
 
     def reset(self, task, split):
         """Training task n + k * games is game n with its things numbered in another way.

@@ -30,7 +30,7 @@ from collections import namedtuple
 
 from envs.lib.text import clean
 
-Index = namedtuple("Index", "searcher schema")
+Index = namedtuple("Index", "searcher schema path", defaults=["the index in memory"])
 # Bytes of postings that are gathered before they are written. So much holds a million passages in
 # one piece.
 MEMORY = 1_000_000_000
@@ -124,17 +124,28 @@ def build(texts, path):
         raise OSError(f"cannot write {path}")
 
 
+@contextlib.contextmanager
+def damage(path):
+    """What is wrong with an index is a ValueError. Rust panics at some of it, and a panic is a
+    BaseException."""
+    try:
+        yield
+    except BaseException as error:
+        panic = type(error).__name__ == "PanicException"
+        if not (panic or isinstance(error, (ValueError, OSError))):
+            raise
+        why = " ".join(str(error).split())[:200] or "no index"
+        raise ValueError(f"{path}: {why}; delete it, and it is made again") from None
+
+
 def open_index(path):
     """The files stay on disk; the pages that queries touch come into memory. ValueError when it
     holds no index."""
-    try:
+    with damage(path):
         index = library().Index.open(path)
         # Nobody writes to it, so no thread has to watch for changes.
         index.config_reader("manual")
-        return Index(index.searcher(), index.schema)
-    except (ValueError, OSError) as error:
-        why = " ".join(str(error).split()) or "no index"
-        raise ValueError(f"{path}: {why}; delete it, and it is made again") from None
+        return Index(index.searcher(), index.schema, path)
 
 
 def cached(key, texts, folder):
@@ -156,7 +167,7 @@ def cached(key, texts, folder):
 def search(index, query, k):
     """The k best of the texts that share a word with the query, or a character of a script without
     spaces: [(number, text, score)], best first; of equals the earlier text. Never raises on any
-    query."""
+    query; ValueError when the index is damaged."""
     t, query = library(), clean(query[:MAX_QUERY])
     words = [("text", word) for word in terms(query)]
     words += [("rest", character) for character in characters(query)]
@@ -166,8 +177,10 @@ def search(index, query, k):
         return []
     terms_wanted = [t.Query.term_query(index.schema, *word, "freq") for word in words]
     wanted = t.Query.boolean_query([(t.Occur.Should, term) for term in terms_wanted])
-    hits = index.searcher.search(wanted, k, count=False).hits  # counting would look at every match
-    found = [(index.searcher.doc(address), score) for score, address in hits]
+    with damage(index.path):
+        # Counting would look at every match.
+        hits = index.searcher.search(wanted, k, count=False).hits
+        found = [(index.searcher.doc(address), score) for score, address in hits]
     found = [(doc.get_first("number"), doc.get_first("text"), score) for doc, score in found]
     return sorted(found, key=lambda hit: (-hit[2], hit[0]))
 

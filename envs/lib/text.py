@@ -4,6 +4,7 @@ Every fault is a ValueError of one line; the loader puts the file's name before 
 comes out clean: half a surrogate pair and NUL are read as U+FFFD, line ends as "\\n", a letter and
 its accent (NFD) as one character where there is one (NFC), and byte order marks are left out.
 """
+import hashlib
 import json
 import re
 import unicodedata
@@ -11,6 +12,16 @@ import unicodedata
 NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
 NO_BYTES = re.compile("[\udc80-\udcff]")  # how bytes that are no UTF-8 come out of open()
 NAMES = {str: "no text", list: "no list", dict: "no object with named fields"}
+
+
+def content_hash(paths=(), made=""):
+    """A hash of the bytes of some files, and of what was made from others. Where a file lies does
+    not count."""
+    digest = hashlib.sha256(repr(made).encode("utf-8", "replace"))
+    for path in paths:
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def clean(text):

@@ -25,6 +25,7 @@ import re
 
 from envs import SPLITS, Env, Step
 from envs.lib import bm25
+from envs.lib.text import content_hash
 from envs.searchqa import files
 from envs.searchqa.corpus import cut, excerpt, open_corpus, standing
 
@@ -49,7 +50,7 @@ class SearchQA(Env):
     def __init__(self, path, level, turns):
         self.passages, self.characters, self.longest, self.max_new, self.context = LEVELS[level]
         self.level, self.max_turns = level, turns or 4
-        self.data = files.read_splits(path)
+        self.path, self.data = path, files.read_splits(path)
         everything = [p for split in SPLITS for q in self.data[split] for p in q.passages]
         self.index = open_corpus(path, everything)
         if level == 1:
@@ -69,9 +70,12 @@ class SearchQA(Env):
     def tasks(self, split):
         return len(self.data[split])
 
+    def fingerprint(self):
+        corpus = files.corpus_files(self.path, os.environ.get("SEARCHQA_CORPUS", ""))
+        return content_hash(corpus, self.data)
+
     def reset(self, task, split):
         self.question, self.turn = self.data[split][task % len(self.data[split])], 0
-        self.answer = None  # what was answered
         return self.question.text
 
     def look(self, query):
@@ -84,20 +88,17 @@ class SearchQA(Env):
 
     def step(self, text):
         self.turn += 1
-        ended = self.answer is not None  # the first answer stands
         verb, words = parse(text)
-        if verb == "answer" and not ended:
-            self.answer = words
-        answered = self.answer is not None
+        answered = verb == "answer"
         em = f1 = 0.0
         if answered:
-            em = max(files.exact_match(self.answer, answer) for answer in self.question.answers)
-            f1 = max(files.f1(self.answer, answer) for answer in self.question.answers)
+            em = max(files.exact_match(words, answer) for answer in self.question.answers)
+            f1 = max(files.f1(words, answer) for answer in self.question.answers)
         done = answered or self.turn >= self.max_turns
         info = {"success": bool(em), "score": f1, "em": em, "f1": f1,
                 "truncated": done and not answered, "family": self.question.family}
         if done:
-            return Step("", 0.0 if ended else em, done, info)
+            return Step("", em, done, info)
         return Step(self.look(words) if verb else UNKNOWN, em, done, info)
 
     def query(self, question):

@@ -22,9 +22,11 @@ import os
 import random
 
 from envs import SPLITS, Env, Step, split_of
+from envs.lib.text import content_hash
 from envs.webshop import reward
 from envs.webshop.engine import (SHORT_SIZE, SIZE, Page, Shop, clickables, follow, read,
                                  read_short)
+from envs.webshop.files import paths
 from envs.webshop.files import read as read_files
 from envs.webshop.player import careless, path, query_of, title_of
 
@@ -38,6 +40,7 @@ class WebShop(Env):
     max_new, problems, warm_steps = 48, 32, 600
     targets = {"senior": 0.5, "expert": 0.5}  # one player under two names
     prose = True
+    files = ()  # the official ones, where it was made from a folder
 
     def __init__(self, level, turns, products, goals):
         self.shop, self.max_turns = Shop(products), turns or 15
@@ -59,6 +62,9 @@ class WebShop(Env):
 
     def tasks(self, split):
         return len(self.goals[split])
+
+    def fingerprint(self):
+        return content_hash(self.files)
 
     def reset(self, task, split):
         number = task % len(self.goals[split])
@@ -127,5 +133,7 @@ def make(data="", level=2, turns=0, goals=""):
     except ImportError as error:
         raise ValueError(f"webshop needs {error.name}: "
                          "pip install 'rapidfuzz>=3' 'tantivy>=0.27'") from None
-    found = read_files(data or os.environ.get("WEBSHOP_DATA", ""), goals)
-    return WebShop(level, turns, *found)
+    folder = data or os.environ.get("WEBSHOP_DATA", "")
+    env = WebShop(level, turns, *read_files(folder, goals))
+    env.files = paths(folder)
+    return env

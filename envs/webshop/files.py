@@ -67,6 +67,12 @@ def read(folder, wanted=""):
     return list(products.values()), goals
 
 
+def paths(folder):
+    """The official files of a folder."""
+    return sorted(path for pattern in (PRODUCTS, ATTRIBUTES, INSTRUCTIONS)
+                  for path in glob.glob(os.path.join(glob.escape(folder), pattern)))
+
+
 def load(folder, pattern, kind=dict):
     """The one file of that name -> its path, what it holds"""
     found = sorted(glob.glob(os.path.join(glob.escape(folder), pattern)))
@@ -101,7 +107,7 @@ def product(record, about={}):
     for option, values in optional(record, "customization_options", dict).items():
         if values is not None:
             said = [field(value, "value") for value in expect(values, list, option)]
-            options[option.lower()] = [option_text(text) for text in said]
+            options[option.lower()] = [option_text(text) for text in said if text.strip()]
     found = Product(
         asin, name, query.lower().strip(), *categories, optional(record, "full_description"),
         texts(bullets, "small_description"), price, tag, options, ["DUMMY_ATTR"], (None, []))

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from envs import gsm8k
-from envs.alfworld import files as alfworld_files
+from envs.alfworld import ALFWorld, files as alfworld_files
 from envs.lib import text
 from envs.searchqa import files as searchqa
 from envs.webshop import files as webshop, made
@@ -240,3 +240,24 @@ def test_games_of_alfworld_are_found_whatever_their_bytes(tmp_path):
         folder.mkdir(parents=True)
         (folder / "game.tw-pddl").write_bytes(content)
     assert len(alfworld_files.read_folder(tmp_path, "train")) == 4
+
+
+GAME = {"pddl_domain": "(define)", "pddl_problem": "p",
+        "grammar": 'x;"Your task is to: put a mug."'}
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"\xff\xfe", b"[]", b"null", NESTED[0].encode(), b'{"grammar": "\x00"}', b"{",
+    *(json.dumps({**GAME, name: wrong}).encode() for name in GAME for wrong in WRONG
+      if not isinstance(wrong, str)),
+    *(json.dumps({**GAME, "walkthrough": wrong}).encode() for wrong in ("look", 3, [3], {"a": 1})),
+    json.dumps({**GAME, "grammar": "no task"}).encode()])
+def test_a_game_of_alfworld_that_is_none_is_named(content, tmp_path):
+    path = tmp_path / "game.tw-pddl"
+    path.write_bytes(content)
+    task = alfworld_files.Task(str(path), "task/trial", "clean")
+    env = ALFWorld({"train": [task]})
+    with pytest.raises(ValueError) as error:
+        env.reset(0, "train")
+    assert str(error.value).startswith(f"{path}: no game in it (ValueError") and (
+        "\n" not in str(error.value))

@@ -312,3 +312,13 @@ def test_line_separators_inside_a_question_do_not_break_the_line(tmp_path):
     odd = {"question": "one\u2028two\u2029three\x85four\u000b?", "answer": "#### 7"}
     assert read_jsonl(write_jsonl(tmp_path / "odd.jsonl",
                                   [problem(1), odd]))[1] == (odd["question"], "#### 7")
+
+
+def test_a_fingerprint_is_of_the_contents_wherever_they_lie(tmp_path):
+    assert envs.make("arithmetic").fingerprint() == envs.make("house").fingerprint() == ""
+    lines = [json.dumps({"question": f"{n} and 1?", "answer": f"#### {n + 1}"}) for n in range(60)]
+    for name, kept in (("a", lines), ("b", lines), ("c", lines[:-1]), ("d", lines[::-1])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(kept))
+    a, b, c, d = (envs.make("gsm8k", data=str(tmp_path / f"{name}.jsonl")).fingerprint()
+                  for name in "abcd")
+    assert a == b and len({a, c, d}) == 3

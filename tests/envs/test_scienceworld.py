@@ -192,19 +192,17 @@ def test_a_careless_player_takes_a_detour_and_wins(env):
 
 @needs_engine
 def test_garbage_raises_nothing_and_earns_nothing(env):
-    env.reset(3, "train")
-    # This game begins where it asks the player to go, and pays for that at the first command,
-    # whatever it is.
-    granted = env.step("look around").reward
-    rng, done, total = random.Random(0), True, 0.0
+    # Game 3 begins where it asks the player to go, and pays for that at the first command.
+    rng, done = random.Random(0), True
     for text in NASTY + [rng.choice(NASTY) for _ in range(200 - len(NASTY))]:
         if done:
             env.reset(3, "train")
-            total -= granted
         step = env.step(text)
-        done, total = step.done, total + step.reward
+        done = step.done
         assert not step.info["engine_failed"] and not step.info["success"]
-    assert total == pytest.approx(0)
+        assert step.reward == step.info["score"] == 0, text
+    env.reset(3, "train")
+    assert env.step("look around").reward > 0
 
 
 @needs_engine
@@ -253,3 +251,22 @@ def test_no_java_is_left_when_its_process_is_killed():
     while is_running(java) and time.time() < ended:
         time.sleep(0.1)
     assert not is_running(java)
+
+
+@needs_engine
+@pytest.mark.parametrize("variation", [225, 226, 230])
+def test_a_reply_that_is_no_command_earns_nothing(variation):
+    """These have .08 for any first reply; the first command gets them."""
+    env = envs.make("scienceworld", level=3, tasks="find-non-living-thing")
+    task = env.pairs["test"].index(("find-non-living-thing", variation))
+    games = [(["", "xyzzy", "\n", "9", "look at"], "look around"), ([], "look around")]
+    if variation == 225:  # there are several
+        games.append((["pick up wood cup"], "0"))
+    for texts, command in games:
+        env.reset(task, "test")
+        for text in texts:
+            step = env.step(text)
+            assert (step.reward, step.info["score"], step.done) == (0, 0, False), text
+        assert env.step(command).reward == pytest.approx(.08)
+        step = env.step("xyzzy")
+        assert (step.reward, step.info["score"]) == (0, 8)

@@ -1,5 +1,6 @@
 """Question files of every published format, official and hashed splits, and the scores held against
 a second implementation."""
+import json
 import random
 import re
 import string
@@ -104,11 +105,35 @@ def refused(path):
      "no field 'paragraph_text'"),
     ("question\tid\nQ?\t1\n", "no field 'answer'"),
     ("[" * 10_000, "after record 0"),
-    ('[{"question": "Q?", "answer": "a", "supporting_facts": [[3]]}]', "record 1")])
+    ('[{"question": "Q?", "answer": "a", "supporting_facts": [[3]]}]', "record 1"),
+    ('[{"question": "Q?", "answer": "a", "supporting_facts": [[]]}]', "record 1: a part of supp"),
+    ('[{"question": "Q?", "answer": "a", "supporting_facts": [null]}]', "record 1: a part of supp"),
+    ('[{"question": "Q?", "answer": "a",\n"type" 3}]', "after record 0: line 2, column 8"),
+    ('{"question": "Q?", "answer": "a"}\n{"question": "Q?",}', "after record 1: line 2, column")])
 def test_a_malformed_file_is_one_line(text, says, tmp_path):
     path = tmp_path / "broken.json"
     path.write_text(text)
     assert refused(path).startswith(str(path)) and says in refused(path)
+
+
+@pytest.mark.parametrize("gold, answers", [
+    ("one/another", ("one", "another")), ("one", ("one",)), ("a b / c d", ("a b", "c d")),
+    ("Vancouver (UN/LOCODE)", ()), ("Dutch (Dut/Hol)/Holland", ("Dutch (Dut/Hol)", "Holland")),
+    ("x [a/b/c]/y", ("x [a/b/c]", "y")), ("Blackout (film/The Blackout (song)/Black",
+                                          ("Blackout (film", "The Blackout (song)", "Black")),
+    ("/one//", ("one",)), ("AC/DC", ("AC", "DC")), ("a) x/y (b", ("a) x", "y (b"))])
+def test_only_a_slash_outside_of_brackets_parts_answers(gold, answers, tmp_path):
+    path = tmp_path / "evouna.jsonl"
+    path.write_text(json.dumps({"question": "Q?", "golden_answer": gold}))
+    (question,) = files.read_questions(str(path))
+    assert question.answers == tuple(dict.fromkeys((*answers, gold)))
+
+
+def test_a_corpus_without_passages_is_refused(tmp_path):
+    for text in ("", "\n", "[]", "title\ttext\n"):
+        (tmp_path / "c.json").write_text(text)
+        with pytest.raises(ValueError, match="holds no passages"):
+            list(files.read_corpus(str(tmp_path / "c.json")))
 
 
 @pytest.mark.parametrize("path, name", [

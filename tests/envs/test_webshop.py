@@ -1,6 +1,7 @@
 """WebShop: its pages, search, games and demonstrations, on a generated shop (made.py). Files and
 goals: test_webshop_files.py. The reward: test_webshop_reward.py."""
 import copy
+import json
 import random
 import subprocess
 import sys
@@ -250,6 +251,43 @@ def test_it_trains(command, folder, method):
                              *"--level 1 --turns 4 --max-new 8 --steps 1".split())
     assert (code, errors(err)) == (0, [])
     assert "success" in out
+
+
+ODD = [
+    "red [matte]", "[red", "red]", "][", "a] b [c", "click[red]", "x\ny", "x\r\ny", "cafe\u0301",
+    "\u0130stanbul", "\u2028z", "STRASSE \u00df", "\u039f\u0394\u039f\u03a3", "7/8", "search[7]",
+    "\ud83d"]
+
+
+@pytest.mark.parametrize("value", ODD)
+def test_every_option_that_is_listed_can_be_clicked(value, folder, tmp_path):
+    table = {**TABLE, "customization_options": {"Color": [{"value": value}, {"value": " "}],
+                                                "Size": [{"value": "7"}]}}
+    about = {"attributes": ["wood"], "instruction": "Find", "instruction_attributes": ["wood"]}
+    (tmp_path / "items_shuffle_1.json").write_text(json.dumps([table]))
+    (tmp_path / "items_ins_v2_1.json").write_text(json.dumps({table["asin"]: about}))
+    (product,), goals = files.read(str(tmp_path))
+    page, shop = Page("item", "x", 1, table["asin"]), Shop([product])
+    (shown,) = product.options["color"]
+    for said in (shown, shown.upper(), value.split("\n")[0] if "\n" not in value else shown):
+        if "/" not in said and len(said.lower()) == len(shown):
+            assert follow(shop, page, f"click[{said}]").options == {"color": shown}
+    listed = clickables(shop, page)
+    assert shown in listed and "" not in listed and "\n" not in shown
+    assert all(follow(shop, page, f"click[{what}]") for what in listed)
+    assert shown in read(shop, page, "")
+    assert dict(goals[0].options) == {"color": shown, "size": "7"}
+
+
+def test_stop_words_and_names_without_spaces_are_found():
+    names = ["It", "The The", "東京都庁舎の模型", "山田太郎作品集", "ภาษาไทยสวัสดี", "Walnut table"]
+    shop = Shop([files.product({**TABLE, "name": name, "asin": f"B{i}"})
+                 for i, name in enumerate(names)])
+    for query, first in (("東京", "B2"), ("山田太郎", "B3"), ("太郎", "B3"), ("สวัสดี", "B4"),
+                         ("it", "B0"), ("the", "B1"), ("walnut", "B5")):
+        assert shop.search(query)[0] == first or query == "walnut"
+        assert follow(shop, Page("search"), f"search[{query}]").query == query
+    assert shop.search("?!") == [] and shop.search("") == []
 
 
 def test_it_is_played_by_hand(folder, monkeypatch, capsys):

@@ -1,0 +1,1 @@
+"""Housekeeping that run.py is made of: options, and files that survive whatever happens."""

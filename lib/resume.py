@@ -1,0 +1,115 @@
+"""Going on with a run: what a checkpoint holds, and what must be the same before it is loaded.
+
+A resumed run equals an uninterrupted one bit for bit on a CPU, so everything that its numbers depend
+on is compared with the checkpoint first: options, data, vocabulary and frozen models by content.
+"""
+import dataclasses
+import hashlib
+import json
+import os
+import time
+
+import torch
+
+import run
+
+# what a resumed run may change: places, and what is looked at; data is compared by its content
+MAY_CHANGE = ("out", "resume", "eval_every", "save_every", "threads", "compile", "data")
+
+
+def options_of_run(cfg, given):
+    """The options of the run in cfg.out, for --resume. Stop when you typed one that differs."""
+    stored = run.read_config(cfg.out)
+    if stored is None:
+        print(f"nothing to resume in {cfg.out}: starting from the beginning")
+        return dataclasses.replace(cfg, resume=False)
+    if stored["method"] != cfg.method:
+        raise run.Stop(f"the run in {cfg.out} is --method {stored['method']}, not {cfg.method}; "
+                       "choose another --out")
+    for name, value in given.items():
+        if name not in MAY_CHANGE and stored.get(name) != value:
+            raise run.Stop(f"{run.flag(name)} {value} differs from this run's {stored.get(name)}; "
+                           "a resumed run keeps its options")
+    typed = {name: value for name, value in given.items() if name in MAY_CHANGE}
+    return run.from_json(type(cfg), {**stored, **typed, "out": cfg.out, "resume": True})
+
+
+def save(r):
+    """Write all that --resume needs. Nonsense never replaces a good checkpoint."""
+    if r.rank == 0:
+        run.check_finite(r.model.state_dict(), f"step {r.step} failed, the last good state is "
+                         f"{r.cfg.out}/ckpt.pt: start a new run from it with a lower --lr")
+        run.save(os.path.join(r.cfg.out, "ckpt.pt"), {
+            "model": r.model.state_dict(), "model_config": dataclasses.asdict(r.model.cfg),
+            "tokenizer": r.tok.state(), "warm": r.warm, "optimizer": r.optimizer.state_dict(),
+            "step": r.step, "skipped": r.skipped, "seconds": time.time() - r.began,
+            "threads": torch.get_num_threads(), "compiled": r.compiled, "world": r.world,
+            "options": run.as_json(r.cfg), "origins": r.origins, "made_of": made_of(r)},
+            keep_previous=True)
+
+
+def made_of(r):
+    """Hashes of what a run depends on besides its options and its own weights."""
+    frozen = {f"the {role}": run.content_hash(model.state_dict())
+              for role, model in r.frozen.items()}
+    vocabulary = hashlib.sha256(json.dumps(r.tok.state()).encode()).hexdigest()
+    return {"the data": r.data, "the vocabulary": vocabulary, **frozen}
+
+
+def restore(r, state):
+    """Load a checkpoint of this run, in place: a KL term's reference shares r.warm's tensors."""
+    r.model.load_state_dict(state["model"])
+    r.optimizer.load_state_dict(state["optimizer"])
+    for name, x in r.warm.items():
+        x.copy_(state["warm"][name])
+    r.step, r.skipped = state["step"], state["skipped"]
+    r.began -= state["seconds"]
+
+
+def resume(method, cfg):
+    """Options of a run -> its Run at the last checkpoint, with the bits it would have had."""
+    state, path = run.load_last(cfg.out)
+    if state is None:  # it was stopped before its first checkpoint
+        r = method.setup(cfg)
+    else:
+        for name, value in run.as_json(cfg).items():
+            if name not in MAY_CHANGE and state["options"].get(name) != value:
+                raise run.Stop(f"{cfg.out}/config.json says {run.flag(name)} {value}, its "
+                               f"checkpoint {state['options'].get(name)}; put the file back")
+        r = from_checkpoint(method, cfg, state, path)
+        announce_changes(r, state)
+    if r.rank == 0:
+        run.cut_log(cfg.out, r.step)
+        print(f"resumed at step {r.step} of {cfg.steps}")
+    return r
+
+
+def announce_changes(r, state):
+    """Stop when the run would go on with other data or models; say so when only bits may differ."""
+    now = made_of(r)
+    for name, content in state["made_of"].items():
+        if now.get(name) != content:
+            raise run.Stop(f"{name} of this run changed since its last checkpoint; put it back "
+                           "as it was, or start a new run with another --out")
+    for name, was, here in (("threads", state["threads"], torch.get_num_threads()),
+                            ("ranks", state["world"], r.world),
+                            ("compile", state["compiled"], r.compiled)):
+        if was != here and r.rank == 0:
+            print(f"{name}: {was} before, {here} now; the numbers may differ in their last bits")
+
+
+def from_checkpoint(method, cfg, state, path):
+    """Set a run up from its checkpoint: no warm start is made, its own weights are at `path`."""
+    options = dataclasses.replace(cfg)
+    for role, origin in state["origins"].items():
+        if os.path.exists(origin):  # else it is made again, and compared
+            setattr(options, role, origin)
+    setattr(options, next(iter(state["origins"]), "senior"), path)
+    r = method.setup(options)
+    r.cfg, r.origins = cfg, state["origins"]
+    try:
+        restore(r, state)
+    except (KeyError, ValueError, RuntimeError, TypeError) as error:
+        why = str(error).split("\n")[0]
+        raise run.Stop(f"{path} is no checkpoint of this run ({why})") from None
+    return r
