@@ -30,8 +30,9 @@ from tqdm import tqdm
 import grpo
 import run
 import sft
-from rollout import (episode_rewards, evaluate, next_tasks, open_env, print_episodes, rollout,
-                     solo_table, summary)
+from lib.terminal import print_episodes
+from rollout import (episode_rewards, evaluate, next_tasks, open_env, rollout, solo_table,
+                     summary)
 from run import Count, CountOr0, Rate, Share, Width
 from sampler import Sampler, draw, row_key, uniform
 

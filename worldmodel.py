@@ -41,6 +41,7 @@ import tokenizer
 from envs import record
 from envs.house import text as house
 from envs.record import coverage, fact_f1
+from lib.cache import locked
 from model import GPT, small_config
 from rollout import training_rows
 from run import Count, CountOr0, Rate, Several, in_range
@@ -406,7 +407,7 @@ def open_worlds(cfg):
     for level, world in worlds.items():
         if world.record_turns:
             os.makedirs(cfg.cache, exist_ok=True)
-            with sft.locked(os.path.join(cfg.cache, f"games-{cfg.env}-{level}.lock")):
+            with locked(os.path.join(cfg.cache, f"games-{cfg.env}-{level}.lock")):
                 world.records = record.record(world, cfg.env, level, cfg.cache)
     return worlds
 

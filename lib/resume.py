@@ -1,7 +1,8 @@
 """Going on with a run: what a checkpoint holds, and what must be the same before it is loaded.
 
-A resumed run equals an uninterrupted one bit for bit on a CPU, so everything that its numbers depend
-on is compared with the checkpoint first: options, data, vocabulary and frozen models by content.
+A resumed run equals an uninterrupted one bit for bit on a CPU, so everything that its numbers
+depend on is compared with the checkpoint first: options, data, vocabulary and frozen models by
+content.
 """
 import dataclasses
 import hashlib
