@@ -14,11 +14,12 @@ success of a 0.6B student 70.6, its teacher 68.9, OPD alone 67.7, GRPO alone 33.
 
 This file, in the order the data flows: the equations (pure functions on tensors) -> from a rollout
 to advantages -> teacher and student -> the method: setup, step (one update), look, report, show ->
-metrics. Rollout and clipped loss are GRPO's (grpo.py). `--mix opd` is distillation alone (`--method
-opd` for short), `--mix grpo` reward alone. Letters: E episodes, R rows (an episode has more than
-one when it outgrew its context), T tokens, K turns, N prompts, G group.
+metrics. Rollout and clipped loss are GRPO's (grpo.py). `--mix grpo` is reward alone; `--method opd`
+is distillation alone, short for `--mix opd --weights one`. Letters: E episodes, R rows (an episode
+has more than one when it outgrew its context), T tokens, K turns, N prompts, G group.
 
-Left out: a KL term (the paper has none), a teacher with other tokens (Delta needs the same). """
+Left out: a KL term (the paper has none), a teacher with other tokens (Delta needs the same).
+"""
 import dataclasses
 import functools
 import os
@@ -57,9 +58,9 @@ class Config(grpo.RLConfig):
     test_problems: CountOr0 = 1024
     eval_every: Count = 40
     turns: CountOr0 = 0  # turns a game may take; 0: 12 in the house, elsewhere the world's default
-    mix: Mix = "annealed"  # kappa, rho: the paper's; 1, 1; 1, 0; or 0, 1
+    mix: Mix = "annealed"  # opd: rho = 0; grpo: kappa = 0; fixed: both 1; annealed: the paper's
     anneal: Share = 0.53  # T, the share of the steps that anneal (paper: 80 of 150 steps)
-    weights: Weights = "tdur"  # of turns: the paper's (T-DUR); 1; T-DUR's mean; T-DUR by token
+    weights: Weights = "tdur"  # of turns: tdur (paper), one: w = 1, uniform: its mean
     teacher: str = "auto"  # the frozen teacher: a checkpoint or a run; auto: made once and cached
     teacher_layers: Count = 2  # of a teacher made here
     teacher_width: Width = 96  # of a teacher made here

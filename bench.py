@@ -44,6 +44,12 @@ def show_tricks(size, found):
     print(json.dumps({"size": size, **speed.machine(), "ratios": found}))
 
 
+def show_profile(size, rows, ms, idle, kernels):
+    print(f"\n{size}, {rows} rows: {ms:.1f} ms, the device idle {idle:.1%}")
+    for x in kernels[:5]:
+        print(f"{x['ms']:10.2f} ms {x['count']:7} x  {x['name']}")
+
+
 def show_tree(times, facts):
     print("%d examples, %d samples each: %d sampled tokens in a tree, %d flat" % (*facts.values(),))
     result = {}
@@ -86,7 +92,7 @@ def main(argv=None):
     cells, found = [(size, int(rows)) for size in sizes for rows in batches], []
     for size, rows in cells:
         if args.profile:
-            speed.profile(size, rows)
+            show_profile(**speed.profile(size, rows))
             continue
         found.append(speed.sampling(size, rows, repeats, device, only))
         if not args.json:

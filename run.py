@@ -16,8 +16,8 @@ import torch
 import torch.distributed as dist
 
 from lib.files import (  # noqa: F401
-    add_samples, check_finite, claim_folder, content_hash, cut_log, load, load_last, log,
-    read_config, read_log, release_folder, save, write, write_result)
+    add_samples, check_finite, claim_folder, content_hash, load, load_last, log, read_config,
+    read_log, release_folder, restore_log, save, write, write_result)
 from lib.options import (  # noqa: F401
     Config, Count, CountOr0, Positive, Rate, Several, Share, Stop, Width, as_json, check_options,
     described, flag, from_json, in_range, kind_of, parse, typed)
@@ -56,8 +56,15 @@ def begin(cfg):
     The ranks connect later (join_ranks): the warm starts come first, and they may take long."""
     rank, world = int(os.environ.get("RANK", 0)), world_size()
     device = choose_device(cfg.device)
-    torch.set_num_threads(cfg.threads or max(1, min(4, (os.cpu_count() or 1) // world)))
+    torch.set_num_threads(cfg.threads or max(1, min(4, cores() // world)))
     return {"device": device, "rank": rank, "world": world, "began": time.time()}
+
+
+def cores():
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def stopwatch():
@@ -80,9 +87,12 @@ def before_and_after(r):
 
 # ---- signals and devices ----
 
+HANGUP = getattr(signal, "SIGHUP", signal.SIGTERM)  # a terminal is closed
+
+
 def catch_signals():
-    """-> a list that gets the first SIGINT, SIGTERM or SIGHUP (a closed terminal). A second signal
-    ends the program at once."""
+    """-> a list that gets the first SIGINT, SIGTERM or SIGHUP. A second signal ends the program at
+    once. Under nohup a closed terminal stops nothing."""
     came = []
 
     def handler(number, frame):
@@ -90,8 +100,9 @@ def catch_signals():
             raise KeyboardInterrupt
         came.append(number)
         print("\nstopping after this step ...", file=sys.stderr)
-    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        signal.signal(number, handler)
+    for number in (signal.SIGINT, signal.SIGTERM, HANGUP):
+        if number != HANGUP or signal.getsignal(HANGUP) != signal.SIG_IGN:
+            signal.signal(number, handler)
     return came
 
 
@@ -99,6 +110,8 @@ def release_signals():
     """From here on a signal ends the program at once."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if signal.getsignal(HANGUP) != signal.SIG_IGN:
+        signal.signal(HANGUP, signal.SIG_DFL)
 
 
 def choose_device(name):

@@ -355,8 +355,10 @@ def print_report(r, measure, *others):
     cfg, n = r.cfg, final_tasks(r)
     columns = {when: measure(r, n) for when in run.before_and_after(r)}
     run.write_result(r, {"n": n, "chains": cfg.test_chains, "seconds": r.seconds, **columns})
-    print(f"\n{n} {cfg.final_split} problems x {cfg.test_chains} chains "
-          f"(handoff: {max(1, n // 2)} problems), temperature {cfg.temperature:g}, 95% intervals")
+    teams = any("handoff" in name for name in columns["after"])
+    half = f" (handoff: {max(1, n // 2)} problems)" if teams else ""
+    print(f"\n{n} {cfg.final_split} problems x {cfg.test_chains} chains{half}, "
+          f"temperature {cfg.temperature:g}, 95% intervals")
     run.print_table(columns, n)
     run.print_next(r, *others)
 

@@ -74,7 +74,7 @@ class Config(sft.ModelConfig):
     terms: str = "format,sup,dedup"  # of the reward beside obs.F1 (format: a malformed state costs)
     gamma: Rate = 0.5  # a malformed state on the branch: the reward is gamma * obs.F1 (paper: 0.5)
     bonus: Rate = 0.1  # weight of dedup + sup (paper: 0.1)
-    scale: Literal["group", "batch", "none"] = "batch"  # of advantages: std (paper), level's rms, 1
+    scale: Literal["group", "batch", "none"] = "batch"  # group: std (paper), batch: rms
     max_state: CountOr0 = 0  # tokens of a state; 0: the world's own default
     # Not options: replies are scored as sampled, and with one update a batch the clip never acts.
     temperature, clip = 1.0, 0.2

@@ -18,7 +18,7 @@ import worldmodel
 from envs import record
 from model import GPT, GPTConfig, small_config
 from rollout import training_rows
-from sampler import Sampler
+from sampler import Sampler, copy_as
 from tandem import TandemSampler
 
 # Name -> (vocabulary, context, layers, heads, kv heads, width, head width, feed-forward width),
@@ -26,7 +26,12 @@ from tandem import TandemSampler
 SIZES = {name: (GPTConfig(*shape), prompt, new) for name, shape, prompt, new in (
     ("toy", (64, 72, 4, 4, 4, 128, 32, 352), 8, 64),
     ("10m", (512, 144, 6, 6, 6, 384, 64, 1024), 16, 128),
-    ("124m", (50304, 320, 12, 12, 12, 768, 64, 2048), 64, 256))}
+    ("124m", (50304, 320, 12, 12, 12, 768, 64, 2048), 64, 256),
+    ("124m-2k", (50304, 2048, 12, 12, 12, 768, 64, 2048), 512, 1536))}
+# the public configurations of Qwen3-0.6B and Qwen3-4B, with a short context and random weights
+QWEN3 = {"rope_base": 1e6, "qk_norm": True}
+SIZES["0.6b"] = GPTConfig(151936, 320, 28, 16, 8, 1024, 128, 3072, **QWEN3), 64, 256
+SIZES["4b"] = GPTConfig(151936, 320, 36, 32, 8, 2560, 128, 9728, **QWEN3), 64, 256
 
 
 # ---- the samplers: each is a function () -> sampled tokens ----
@@ -47,6 +52,7 @@ def ours(model, prompts, new, junior=None, turns=1, **how):
             if turn + 1 < turns:
                 sampler.feed(range(rows), [[1, 2, 3]] * rows)
         return int(sampler.count.sum())
+    sample.sampler = sampler
     return sample
 
 
@@ -64,13 +70,22 @@ def without_cache(model, prompts, new):
     return sample
 
 
-def transformers_generate(folder, prompts, new, static):
-    """Hugging Face's `generate` on the same weights, with its growing cache, or with its static one
-    and the compiled step that goes with it."""
-    from transformers import AutoModelForCausalLM, CompileConfig
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
+def transformers_model(cfg, device, dtype, folder=""):
+    """Hugging Face's model: the weights of a folder, or random ones, made on the device."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    if folder:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
+    theirs = weights.written_config(cfg)
+    config = AutoConfig.for_model(theirs.pop("model_type"), **theirs)
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
+
+
+def transformers_generate(model, prompts, new, static):
+    """Hugging Face's `generate`, with its growing cache, or with its static one and the compiled
+    step that goes with it."""
+    from transformers import CompileConfig
+    device = model.device.type
     tokens = torch.tensor(prompts, device=device)
     how = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": True, "temperature": 1.0,
            "top_k": 0, "top_p": 1.0, "eos_token_id": None, "pad_token_id": 0, "output_scores": True,
@@ -100,10 +115,33 @@ def timed(work, device):
     return found, time.perf_counter() - began
 
 
-def seconds_of(work, device, least=0.2):
-    """Median seconds of work(), repeated for at least `least` seconds."""
+def captured(work):
+    """work() as a CUDA graph: small kernels one after another, without the host between them."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # the warm-up that a capture needs
+        work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+def step_seconds(work, device, times=10):
+    """Median seconds of work(); on a GPU without the host's part: `times` of them in one graph."""
+    if not device.startswith("cuda"):
+        return seconds_of(work, device)
+    return seconds_of(captured(lambda: [work() for _ in range(times)]), device) / times
+
+
+LEAST = 0.2  # seconds that a small measurement is repeated for
+
+
+def seconds_of(work, device):
+    """Median seconds of work(), repeated for at least LEAST seconds."""
     times = [timed(work, device)[1]]  # the first, a warm-up, is left out below
-    while sum(times[1:]) < least or len(times) < 4:
+    while sum(times[1:]) < LEAST or len(times) < 4:
         times.append(timed(work, device)[1])
     return statistics.median(times[1:])
 
@@ -113,35 +151,58 @@ def limit(model, rows, prompt, new, device, dtype):
     """A decode step that only multiplies and reads its cache -> {"gemm_s", "cache_s", "gb_s"}"""
     matrices = [m.weight.to(dtype) for m in model.modules() if isinstance(m, torch.nn.Linear)]
     inputs = [torch.randn(rows, w.shape[1], device=device, dtype=dtype) for w in matrices]
-    gemm = seconds_of(lambda: [linear(x, w) for x, w in zip(inputs, matrices)], device)
+    gemm = step_seconds(lambda: [linear(x, w) for x, w in zip(inputs, matrices)], device)
     cfg = model.cfg
     numbers = 2 * cfg.layers * cfg.kv_heads * cfg.head_width * rows * (prompt + new / 2)
     filled = numbers * torch.finfo(dtype).bits / 8  # bytes
-    # as large as all of it: a small block may stay in the processor's own cache
-    block = torch.ones(max(1, int(filled / 4)), device=device)
+    # as large as all of it: a small block may stay in the processor's own cache (and on a GPU, the
+    # time of a small one is that of its launch)
+    least = 2**28 if device.startswith("cuda") else 1
+    block = torch.ones(max(least, int(filled / 4)), device=device)
     read = seconds_of(block.sum, device) / (block.numel() * 4)  # seconds a byte
     return {"gemm_s": gemm, "cache_s": filled * read, "gb_s": 1e-9 / read}
 
 
 # ---- sampling ----
 
+def random_model(cfg, device, dtype):
+    """Made where it is used, and held in one precision: 4b is large."""
+    with torch.device(device):
+        model = GPT(cfg)
+    return model if dtype == torch.float32 else copy_as(model, dtype)
+
+
 def samplers(size, rows, device, dtype, folder):
-    """-> model, {name: a function that makes the sampler}, prompt tokens, new tokens"""
+    """-> model, {name: a function that makes the sampler}, prompt tokens, new tokens. The weights
+    have the dtype already, so a sampler holds no copies of them."""
     cfg, prompt, new = SIZES[size]
     torch.manual_seed(0)
-    model, junior = GPT(cfg).to(device), GPT(cfg).to(device)
+    model, made = random_model(cfg, device, dtype), {}
     prompts = torch.randint(cfg.vocab_size, (rows, prompt)).tolist()
-    reference = model if dtype == torch.float32 else GPT(cfg).to(device, dtype)
-    fast, eager = {"compile": True, "dtype": dtype}, {"dtype": dtype}
-    found = {"ours compiled": lambda: ours(model, prompts, new, **fast),
-             "ours eager": lambda: ours(model, prompts, new, **eager),
-             "ours tandem": lambda: ours(model, prompts, new, junior, **fast),
-             "ours 3 turns": lambda: ours(model, prompts, new - 6, turns=3, **fast),
-             "no cache": lambda: without_cache(reference, prompts, new)}
+
+    def once(name, make):  # large ones only when they are needed
+        if name not in made:
+            made[name] = make()
+        return made[name]
+
+    def junior():
+        return once("junior", lambda: random_model(cfg, device, dtype))
+    found = {"ours compiled": lambda: ours(model, prompts, new, compile=True),
+             "ours eager": lambda: ours(model, prompts, new),
+             "ours tandem": lambda: ours(model, prompts, new, junior(), compile=True),
+             "ours 3 turns": lambda: ours(model, prompts, new - 6, turns=3, compile=True),
+             "no cache": lambda: without_cache(model, prompts, new)}
     if importlib.util.find_spec("transformers") and importlib.util.find_spec("safetensors"):
-        weights.save_pretrained(model, folder)
-        found["transformers dynamic"] = lambda: transformers_generate(folder, prompts, new, False)
-        found["transformers static"] = lambda: transformers_generate(folder, prompts, new, True)
+        same = size not in ("0.6b", "4b")  # weights; to write large ones takes long
+        if same:
+            weights.save_pretrained(model, folder)
+
+        def theirs(static):
+            loaded = once("theirs", lambda: transformers_model(cfg, device, dtype,
+                                                               folder if same else ""))
+            return transformers_generate(loaded, prompts, new, static)
+        found["transformers dynamic"] = lambda: theirs(False)
+        found["transformers static"] = lambda: theirs(True)
     return model, found, prompt, new
 
 
@@ -292,17 +353,42 @@ def tree(repeats, examples=8):
     return times, {"examples": examples, **facts}
 
 
-def profile(size, rows):
-    """On a GPU: the five longest kernels of decoding, and the share of time in which none ran."""
+# ---- on a GPU ----
+
+def host_gap(sampler, prompts, new):
+    """The share of a sample() in which the device waits for the host: 1 - its replays alone."""
+    sampler.start()
+    sampler.seed([("bench", i) for i in range(len(prompts))])
+    sampler.feed(range(len(prompts)), prompts)
+    _, whole = timed(lambda: sampler.sample(new, ()), "cuda")
+    # every row is finished now: a replay does all of its work, and writes to the scrap slot
+    sampler.finished.fill_(True)
+    _, replays = timed(lambda: [sampler.graph.replay() for _ in range(new)], "cuda")
+    return 1 - replays / whole
+
+
+def profile(size, rows, device="cuda"):
+    """The longest kernels of decoding, and the share of time in which none ran -> dict"""
+    from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity
+    gpu = device.startswith("cuda")
     cfg, prompt, new = SIZES[size]
     prompts = torch.randint(cfg.vocab_size, (rows, prompt)).tolist()
-    sample = ours(GPT(cfg).to("cuda"), prompts, new, compile=True, dtype=torch.bfloat16)
+    model = random_model(cfg, device, torch.bfloat16 if gpu else torch.float32)
+    sample = ours(model, prompts, new, compile=True)
     sample()
-    with torch.profiler.profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
-        _, seconds = timed(sample, "cuda")
-    kernels = sorted(found.key_averages(), key=lambda event: -event.self_device_time_total)
-    idle = 1 - sum(event.self_device_time_total for event in kernels) * 1e-6 / seconds
-    print(f"\n{size}, {rows} rows: {1e3 * seconds:.1f} ms, the device idle {idle:.1%}")
-    for event in kernels[:5]:
-        print(f"{event.self_device_time_total / 1e3:10.2f} ms {event.count:7} x  {event.key[:90]}")
+    _, seconds = timed(sample, device)  # the profiler slows the host down, but not a kernel
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
+    with torch.profiler.profile(activities=activities) as found:
+        timed(sample, device)
+    # operations and annotations count their kernels' time too: kernels alone, or it counts twice
+    kind, clock = DeviceType.CPU, "self_cpu_time_total"
+    if gpu:
+        kind, clock = DeviceType.CUDA, "self_device_time_total"
+    events = [(getattr(e, clock), e.count, e.key) for e in found.key_averages()
+              if e.device_type == kind and not e.is_user_annotation]
+    events.sort(reverse=True)
+    idle = 1 - sum(time for time, _, _ in events) * 1e-6 / seconds
+    kernels = [{"ms": time / 1e3, "count": count, "name": name[:90]}
+               for time, count, name in events[:12]]
+    return {"size": size, "rows": rows, "ms": 1e3 * seconds, "idle": idle, "kernels": kernels}

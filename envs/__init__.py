@@ -202,6 +202,8 @@ def by_hand(env, task, split):
     """A person plays in the terminal, a command a line. A line that ends in a backslash goes on in
     the next. "?" lists the commands that do something; an empty line, or the end of the input, ends
     the game."""
+    if sys.stdin.isatty():
+        show("type a command; ? lists those that do something, an empty line ends the game")
     show(env.reset(task % (env.tasks(split) or task + 1), split))
     turns = 0
     with contextlib.suppress(AttributeError, OSError):  # where it is no terminal

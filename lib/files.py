@@ -87,8 +87,14 @@ def lock(path):
 
 
 def release_folder():
+    """Let go of the locks. A folder that holds nothing else (the run was refused) goes too."""
     while LOCKS:
-        LOCKS.pop().close()
+        file = LOCKS.pop()
+        folder = os.path.dirname(file.name)
+        if os.path.isdir(folder) and os.listdir(folder) == [os.path.basename(file.name)]:
+            os.remove(file.name)
+            os.rmdir(folder)
+        file.close()
 
 
 def log(out, line):
@@ -129,10 +135,10 @@ def add_samples(r, texts):
         file.writelines(f"--- step {r.step}, {what}\n{text}\n" for what, text in texts)
 
 
-def cut_log(out, steps):
-    """Drop metrics and samples of steps after the checkpoint, and lines that cannot be read."""
-    kept = [line for line in read_log(out) if line["step"] <= steps]
-    write(os.path.join(out, "metrics.jsonl"), "".join(json.dumps(line) + "\n" for line in kept))
+def restore_log(out, steps, lines):
+    """Write metrics.jsonl as it was at the checkpoint, which holds its lines, whatever became of
+    the file; and drop the samples of later steps."""
+    write(os.path.join(out, "metrics.jsonl"), "".join(json.dumps(line) + "\n" for line in lines))
     path = os.path.join(out, "samples.txt")
     if os.path.exists(path):
         with open(path, encoding="utf-8", errors="replace", newline="") as file:

@@ -45,7 +45,8 @@ def save(r):
             "tokenizer": r.tok.state(), "warm": r.warm, "optimizer": r.optimizer.state_dict(),
             "step": r.step, "skipped": r.skipped, "seconds": time.time() - r.began,
             "threads": torch.get_num_threads(), "compiled": r.compiled, "world": r.world,
-            "options": run.as_json(r.cfg), "origins": r.origins, "made_of": made_of(r)},
+            "options": run.as_json(r.cfg), "origins": r.origins, "made_of": made_of(r),
+            "log": run.read_log(r.cfg.out)},
             keep_previous=True)
 
 
@@ -80,7 +81,7 @@ def resume(method, cfg):
         r = from_checkpoint(method, cfg, state, path)
         announce_changes(r, state)
     if r.rank == 0:
-        run.cut_log(cfg.out, r.step)
+        run.restore_log(cfg.out, r.step, state["log"] if state else [])
         print(f"resumed at step {r.step} of {cfg.steps}")
     return r
 
@@ -97,13 +98,25 @@ def announce_changes(r, state):
                             ("compile", state["compiled"], r.compiled)):
         if was != here and r.rank == 0:
             print(f"{name}: {was} before, {here} now; the numbers may differ in their last bits")
+    for name in ("eval_every", "save_every"):
+        was, here = state["options"][name], getattr(r.cfg, name)
+        if was != here and r.rank == 0:
+            print(f"{run.flag(name)}: {was} before, {here} now")
+
+
+def readable(path):
+    try:
+        run.load(path)
+        return True
+    except run.Stop:
+        return False
 
 
 def from_checkpoint(method, cfg, state, path):
     """Set a run up from its checkpoint: no warm start is made, its own weights are at `path`."""
     options = dataclasses.replace(cfg)
     for role, origin in state["origins"].items():
-        if os.path.exists(origin):  # else it is made again, and compared
+        if readable(origin):  # else it is made again, and compared
             setattr(options, role, origin)
     setattr(options, next(iter(state["origins"]), "senior"), path)
     r = method.setup(options)

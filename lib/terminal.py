@@ -18,7 +18,8 @@ def painted(tok, ids, authors, colour):
         if colour:
             text = f"{BLUE if senior else ORANGE}{text}{OFF}"
         elif not senior:
-            text = f"«{text}»"
+            said = text.rstrip("\n")
+            text = f"«{said}»" + text[len(said):]  # a mark closes on its own line
         out += text
     return out
 

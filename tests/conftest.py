@@ -92,7 +92,7 @@ def command(tmp_path, monkeypatch, capsys, cache):
     monkeypatch.setattr(  # the floor of a world model's table takes thousands
         worldmodel, "held_out",
         lambda r, split, n, future: held_out(r, split, min(n, 40), future))
-    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 
     def call(*args):
         code = train.main(tiny("--cache", cache, *args))

@@ -71,6 +71,25 @@ def test_a_signal_during_the_table_ends_at_once_and_resume_prints_the_table(
     assert outcome() == expected
 
 
+def test_a_closed_terminal_saves_and_stops_but_under_nohup_it_stops_nothing(
+        command, straight, monkeypatch):
+    expected, log = straight("sft"), run.log
+
+    def logged(out, line):
+        log(out, line)
+        if line["step"] == 2:
+            os.kill(os.getpid(), signal.SIGHUP)
+    monkeypatch.setattr(run, "log", logged)
+    assert command(*MOVING["sft"])[0] == 128 + signal.SIGHUP
+    assert run.load("o/ckpt.pt")["step"] == 2
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does
+    assert command(*MOVING["sft"], "--out", "on")[0] == 0
+    assert outcome("on") == expected
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    assert command("--resume")[0] == 0 and outcome() == expected
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL  # during the table
+
+
 # ---- resume ----
 
 def test_resume_of_a_finished_run_and_of_none_give_the_same_table(command, straight):
@@ -147,6 +166,29 @@ def stopped(command, straight, monkeypatch):
         interrupt_at(patch, 3)
         command(*MOVING["sft"])
     return expected
+
+
+def test_whatever_became_of_the_metrics_they_are_as_they_were(command, straight):
+    expected = straight("sft")
+    path = Path("straight/metrics.jsonl")
+    whole = path.read_bytes()
+    for content in (None, b"", whole[:50], whole[60:], whole.replace(b"0", b"9"), b"\xff\0" * 50):
+        path.unlink() if content is None else path.write_bytes(content)
+        Path("straight/result.json").unlink()
+        assert command("--resume", "--out", "straight")[0] == 0
+        assert outcome("straight") == expected and path.read_bytes() == whole
+
+
+def test_a_damaged_warm_start_of_a_run_is_made_again(command, monkeypatch):
+    cache = ("--cache", "own")
+    assert command(*MOVING["tandem"], *cache, "--out", "straight")[0] == 0
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        command(*MOVING["tandem"], *cache)
+    path, = Path("own").glob("junior-*.pt")
+    path.write_bytes(path.read_bytes()[:999])
+    code, _, err = command("--resume")
+    assert code == 0 and "it is made again" in err and outcome() == outcome("straight")
 
 
 @pytest.mark.parametrize("damage", [

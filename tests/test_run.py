@@ -135,9 +135,12 @@ def test_a_folder_that_holds_anything_is_not_claimed(tmp_path):
         run.claim_folder(cfg)
         run.release_folder()
     claim()
+    assert not out.exists()  # a run that was refused leaves nothing
+    out.mkdir(parents=True)
     (out / "left.tmp").write_text("of a write that was cut short")
     claim()
     assert not (out / "left.tmp").exists()
+    out.mkdir(parents=True)
     (out / "notes.txt").write_text("precious")
     with pytest.raises(run.Stop, match="holds no run"):
         claim()
@@ -153,8 +156,7 @@ def test_a_folder_belongs_to_one_process_at_a_time_and_ranks_that_live_on_count(
     hold = ("import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); "
             "print('held', flush=True); time.sleep(60)")
     for name in ("lock.0", "lock.1"):  # the run itself, and a rank whose launcher is gone
-        run.claim_folder(cfg)
-        run.release_folder()
+        (tmp_path / "o").mkdir(exist_ok=True)
         other = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / "o" / name)],
                                  stdout=subprocess.PIPE)
         assert other.stdout.readline() == b"held\n"
@@ -201,18 +203,17 @@ def test_what_a_model_wrote_cannot_steer_a_terminal():
     assert run.printable("a\x1b[2Jb\r\n\tc\x9b") == "a\ufffd[2Jb\ufffd\n\tc\ufffd"
 
 
-def test_the_log_is_cut_to_the_steps_of_a_checkpoint_whatever_stands_behind(tmp_path):
-    out = str(tmp_path)
-    for step in (1, 2, 3):
-        run.log(out, {"step": step, "loss": 0.5})
+def test_the_log_is_again_what_it_was_at_a_checkpoint_whatever_became_of_it(tmp_path):
+    out, lines = str(tmp_path), [{"step": step, "loss": 0.5} for step in (1, 2)]
+    run.log(out, {"step": 1, "loss": 9.5})  # a byte of it changed, say, and line 2 is lost
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('[1]\n{"loss": 1}\n{"step": 2, "lo')
     sample = "--- step {}, valid task 0, reward 1\n--- not a step\nsaid\n"
     (tmp_path / "samples.txt").write_text("".join(sample.format(step) for step in (2, 4, 10)))
-    run.cut_log(out, 2)
-    assert [line["step"] for line in run.read_log(out)] == [1, 2]
+    run.restore_log(out, 2, lines)
+    assert run.read_log(out) == lines
     assert (tmp_path / "samples.txt").read_text() == sample.format(2)
-    run.cut_log(out, 0)
+    run.restore_log(out, 0, [])
     assert run.read_log(out) == [] and (tmp_path / "samples.txt").read_text() == ""
 
 

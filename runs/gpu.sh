@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# One GPU, five minutes: is the CUDA path right, and how fast? Stages, the most valuable first.
+#   bash runs/gpu.sh                                 all stages -> $OUT, else out/gpu
+#   bash runs/gpu.sh --seconds 240 sampling update   these alone, in so many seconds
+#   bash runs/gpu.sh --rehearse                      the same code on a CPU, at tiny sizes
+# Result: $OUT/{right,main,sampling,variants,update,profile}.json, log.txt and table.txt, for
+# docs/speed.md. It was rehearsed, and has not yet run on a GPU.
+set -e
+python=$(command -v python || command -v python3)
+exec "${PYTHON:-$python}" -m claims.gpu "$@"
