@@ -283,22 +283,27 @@ def line(job, moments):
 
 
 def read(path):
-    """-> {job: list of Moments}. A line that cannot be read is a game that is played again."""
-    found, same = {}, {}  # same: one object for a fact in all games
+    """-> {job: list of Moments}. A line that cannot be read leaves the file: its game is played
+    again, those before and behind it are kept."""
+    found, kept, same = {}, [], {}  # same: one object for a fact in all games
     if not os.path.exists(path):
         return found
     with open(path, "rb") as file:
-        lines = file.read().split(b"\n")
+        lines = file.read().splitlines(keepends=True)
     for text in lines:
         try:
+            if not text.endswith(b"\n"):
+                raise ValueError("cut by a kill")
             job, facts, said = json.loads(text)
             facts = [same.setdefault(fact, fact) for fact in map(tuple, facts)]
             found[tuple(job)] = [
-                Moment(action, text, *(frozenset(facts[i] for i in some) for some in sets))
-                for action, text, *sets in said]
+                Moment(action, seen, *(frozenset(facts[i] for i in some) for some in sets))
+                for action, seen, *sets in said]
+            kept.append(text)
         except (ValueError, TypeError, IndexError, RecursionError):
             continue
-    if lines[-1]:  # a kill cut the last line: what is written next begins a new one
-        with open(path, "ab") as file:
-            file.write(b"\n")
+    if kept != lines:
+        with open(path + ".tmp", "wb") as file:
+            file.writelines(kept)
+        os.replace(path + ".tmp", path)
     return found

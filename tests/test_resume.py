@@ -187,7 +187,7 @@ def test_a_damaged_warm_start_of_a_run_is_made_again(command, monkeypatch):
         command(*MOVING["tandem"], *cache)
     path, = Path("own").glob("junior-*.pt")
     path.write_bytes(path.read_bytes()[:999])
-    code, _, err = command("--resume")
+    code, _, err = command("--resume", *cache)
     assert code == 0 and "it is made again" in err and outcome() == outcome("straight")
 
 

@@ -46,6 +46,8 @@ UNSPACED = re.compile(
     "\uac00-\ud7a3\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]")
 INSTALL = "Tantivy is not installed: pip install 'tantivy>=0.27'"
 
+CHECKSUMS = "checksums.json"  # in the folder of an index
+
 
 def library():
     """The package, with which everything here begins. ValueError when it is missing."""
@@ -118,10 +120,22 @@ def build(texts, path):
         fresh = os.path.join(parent, "index")
         os.mkdir(fresh)
         write(t.Index(schema(stored=True), path=fresh), texts)
+        with open(os.path.join(fresh, CHECKSUMS), "w", encoding="utf-8") as file:
+            json.dump(checksums(fresh), file)
         with contextlib.suppress(OSError):
             os.rename(fresh, path)
     if not os.path.isdir(path):
         raise OSError(f"cannot write {path}")
+
+
+def checksums(path):
+    """{file: hash} of an index."""
+    found = {}
+    for name in sorted(os.listdir(path)):
+        if name != CHECKSUMS and not name.endswith(".lock"):
+            with open(os.path.join(path, name), "rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 @contextlib.contextmanager
@@ -140,8 +154,12 @@ def damage(path):
 
 def open_index(path):
     """The files stay on disk; the pages that queries touch come into memory. ValueError when it
-    holds no index."""
+    holds no index, or one whose bytes changed: the library maps the files into memory and trusts
+    them, so that a wrong length in one can end the process."""
     with damage(path):
+        with open(os.path.join(path, CHECKSUMS), encoding="utf-8") as file:
+            if json.load(file) != checksums(path):
+                raise ValueError("its bytes changed since it was made")
         index = library().Index.open(path)
         # Nobody writes to it, so no thread has to watch for changes.
         index.config_reader("manual")
@@ -153,7 +171,7 @@ def cached(key, texts, folder):
     apart): built unless it was before."""
     from importlib.metadata import version
     library()
-    name = hashlib.sha256(json.dumps([key, version("tantivy"), 2]).encode()).hexdigest()[:16]
+    name = hashlib.sha256(json.dumps([key, version("tantivy"), 3]).encode()).hexdigest()[:16]
     path = os.path.join(folder, name)
     if not os.path.isdir(path):
         try:

@@ -192,6 +192,12 @@ def test_what_was_recorded_is_read_back_and_not_played_again(tmp_path):
     path.write_bytes(b"".join(lines[:5]) + lines[5][:-9])  # killed while it wrote
     assert record.record(Corridor(), "corridor", 1, tmp_path) == first
     assert path.read_bytes() == whole
+    for bad in (b"\n", b"{}\n", b"[1, 2]\n", b"\xff\xfe\n", lines[4][:-20] + b"\n", b"[" * 9000 + b"\n"):
+        path.write_bytes(b"".join(lines[:4]) + bad + b"".join(lines[5:]))
+        played = Corridor.played
+        assert record.record(Corridor(), "corridor", 1, tmp_path) == first
+        assert Corridor.played == played + 2  # that game alone, and the one that names the file
+        assert sorted(path.read_bytes().splitlines()) == sorted(whole.splitlines())
     assert {split: len({id(m) for m in games})
             for split, games in first.items()}.keys() == {"train", "valid", "test"}
 

@@ -56,21 +56,20 @@ def test_texts_may_hold_anything():
         [0], [2], [3], [3]]
 
 
-def test_a_flipped_byte_of_an_index_is_no_panic(tmp_path):
-    """It is noticed in one line, or the index goes on."""
+def test_a_flipped_byte_of_an_index_is_noticed_in_one_line(tmp_path):
     path = tmp_path / "index"
     bm25.build([f"text {i} river hill word{i % 7} 東京" for i in range(300)], str(path))
-    rng, refused = random.Random(0), 0
+    rng, tried, refused = random.Random(0), 0, 0
     for file in sorted(path.iterdir()):
         whole = file.read_bytes()
         for at in (rng.randrange(len(whole)) for _ in range(8 if whole else 0)):
             file.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)])
                              + whole[at + 1:])
+            tried += not file.name.endswith(".lock")  # those are empty, and nobody reads them
             try:
-                index = bm25.open_index(str(path))
-                bm25.search(index, "river word3", 3), bm25.search(index, "東京", 300)
+                bm25.open_index(str(path))
             except ValueError as error:
                 refused += 1
                 assert str(error).startswith(str(path)) and "\n" not in str(error)
         file.write_bytes(whole)
-    assert refused and len(found(bm25.open_index(str(path)), "river", 300)) == 300
+    assert refused == tried > 30 and len(found(bm25.open_index(str(path)), "river", 300)) == 300
