@@ -75,15 +75,19 @@ def claim_folder(cfg):
 
 def lock(path):
     """Hold a lock file until release_folder(). No lock where the system has no fcntl."""
-    LOCKS.append(open(path, "a"))
+    file = open(path, "a")
     try:
         import fcntl
-        fcntl.flock(LOCKS[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            raise BlockingIOError  # its holder removed it between our two lines
     except ImportError:
         pass
     except BlockingIOError:
+        file.close()
         raise Stop(f"another process writes to {os.path.dirname(path)}; wait for its end, "
                    "or choose another --out") from None
+    LOCKS.append(file)  # only what we hold is ours to remove
 
 
 def release_folder():

@@ -6,9 +6,9 @@ here, in one place, for what you type and for what a config.json holds.
 import argparse
 import dataclasses
 import inspect
-import math
 import operator
 import re
+import sys
 import typing
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -142,7 +142,7 @@ def check_options(cfg):
             raise Stop(f"unknown {f.name.replace('_', '-')} {value!r}; one of: {' '.join(choices)}")
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise Stop(f"{flag(f.name)} is {value!r}, which is no {kind.__name__}")
-        if kind is float and not math.isfinite(value):
+        if kind is float and not abs(value) <= sys.float_info.max:
             raise Stop(f"{flag(f.name)} is a finite number, not {value}")
         for name, bound in rule.items():
             words, fine = RULES[name]

@@ -108,7 +108,8 @@ def test_a_config_is_read_back_as_it_was_and_another_versions_is_refused():
                          ({"steps": True}, "no int"), ({"steps": 1.0}, "no int"),
                          ({"rate": "x"}, "no float"), ({"rate": None}, "no float"),
                          ({"loud": 1}, "no bool"), ({"name": 5}, "no str"),
-                         ({"rate": float("nan")}, "finite"), ({"colour": "pink"}, "'pink'"),
+                         ({"rate": float("nan")}, "finite"),
+                         ({"rate": 10**400}, "finite"), ({"colour": "pink"}, "'pink'"),
                          ({"colour": ["red"]}, "colour"), ({"width": 33}, "multiple of 32"),
                          ({"speed": 1}, "another version of this project: speed")):
         with pytest.raises(run.Stop, match=word):
@@ -163,6 +164,7 @@ def test_a_folder_belongs_to_one_process_at_a_time_and_ranks_that_live_on_count(
         with pytest.raises(run.Stop, match="another process writes to"):
             run.claim_folder(cfg)
         run.release_folder()
+        assert (tmp_path / "o" / name).exists()  # the folder of a run that lives is not removed
         other.kill()
         other.wait()
         run.claim_folder(cfg)  # any death releases it
