@@ -80,6 +80,7 @@ def test_a_closed_terminal_saves_and_stops_but_under_nohup_it_stops_nothing(
         if line["step"] == 2:
             os.kill(os.getpid(), signal.SIGHUP)
     monkeypatch.setattr(run, "log", logged)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
     assert command(*MOVING["sft"])[0] == 128 + signal.SIGHUP
     assert run.load("o/ckpt.pt")["step"] == 2
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what nohup does

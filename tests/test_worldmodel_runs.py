@@ -78,12 +78,21 @@ def test_a_window_may_show_40_observations(command):
 
 
 @pytest.mark.parametrize("damage", [
-    lambda p: p.write_bytes(p.read_bytes()[:1000]), lambda p: p.write_bytes(b""),
-    lambda p: torch.save({"model": {}}, p)], ids=["cut short", "empty", "of something else"])
-def test_a_damaged_warm_start_is_one_line_that_says_to_delete_it(command, damage):
+    lambda p: p.write_bytes(p.read_bytes()[:1000]), lambda p: p.write_bytes(b"")],
+    ids=["cut short", "empty"])
+def test_a_damaged_warm_start_is_made_again_and_says_so(command, damage):
     assert worldmodel(command, "--cache", "warm")[0] == 0
     expected, (path,) = outcome(), Path("warm").glob("*.pt")
     damage(path)
+    code, _, err = worldmodel(command, "--cache", "warm", "--out", "again")
+    assert code == 0 and str(path) in err and "it is made again" in err
+    assert outcome("again") == expected
+
+
+def test_a_warm_start_of_something_else_is_one_line_that_says_to_delete_it(command):
+    assert worldmodel(command, "--cache", "warm")[0] == 0
+    expected, (path,) = outcome(), Path("warm").glob("*.pt")
+    torch.save({"model": {}}, path)
     before = tree()
     code, _, err = worldmodel(command, "--cache", "warm", "--out", "again")
     assert code == 2 and len(err.splitlines()) == 1 and err.startswith("error: ")
