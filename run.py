@@ -35,6 +35,7 @@ class Run:
     origins: dict  # role -> the checkpoint it was loaded from, the trained model's first
     frozen: dict = field(default_factory=dict)  # role -> model, of those that are not trained
     data: str = ""  # a hash of the data that the world was opened with
+    made_of: dict = field(default_factory=dict)  # hashes of all it depends on (lib/resume.py)
     device: str
     rank: int  # of this process
     world: int  # number of processes

@@ -7,7 +7,6 @@ each token in its author's colour. The problem is a typical one: the first test 
 senior answers in its private notation before training, and on which each of the three is what it is
 most often, right or wrong. Below stands how often each is right on all test problems.
 """
-import argparse
 import itertools
 import sys
 
@@ -108,17 +107,7 @@ def columns_of(folder, n=128):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="a tandem run's output folder")
-    parser.add_argument("picture", help="the SVG file to write")
-    args = parser.parse_args(argv)
-    try:
-        run.write(args.picture, draw(*columns_of(args.run)))
-    except run.Stop as stop:
-        print(f"error: {stop}", file=sys.stderr)
-        return stop.code
-    return 0
+    return svg.command(argv, __doc__, lambda folder: draw(*columns_of(folder)))
 
 
 if __name__ == "__main__":

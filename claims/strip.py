@@ -4,7 +4,6 @@
 
 Reads the episodes that the run's final table played (result.json).
 """
-import argparse
 import sys
 
 import run
@@ -38,21 +37,16 @@ def draw(strips):
     return svg.document(width, y + 12, title, body)
 
 
+def of_run(folder):
+    """The picture of a finished run's strips."""
+    strips = (finished(folder) or {}).get("strips")
+    if not strips:
+        raise run.Stop(f"{folder} holds no finished run of --method atod")
+    return draw(strips)
+
+
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", help="an ATOD run's output folder")
-    parser.add_argument("picture", help="the SVG file to write")
-    args = parser.parse_args(argv)
-    try:
-        strips = (finished(args.run) or {}).get("strips")
-        if not strips:
-            raise run.Stop(f"{args.run} holds no finished run of --method atod")
-        run.write(args.picture, draw(strips))
-    except run.Stop as stop:
-        print(f"error: {stop}", file=sys.stderr)
-        return stop.code
-    return 0
+    return svg.command(argv, __doc__, of_run)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
 """A picture of text as SVG, readable on light and on dark pages."""
+import argparse
+import sys
 from xml.sax.saxutils import escape
+
+import run
 
 WIDTH = 7.9  # of a character of the monospace font below, with some room
 LINE = 20  # pixels
@@ -60,3 +64,18 @@ def document(width, height, title, body):
 
 def shortened(text, longest):
     return text if len(text) <= longest else text[:longest - 1] + "…"
+
+
+def command(argv, about, picture_of):
+    """RUN PICTURE: write picture_of(RUN), an SVG, into the file PICTURE -> exit code"""
+    parser = argparse.ArgumentParser(description=about,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="a run's output folder")
+    parser.add_argument("picture", help="the SVG file to write")
+    args = parser.parse_args(argv)
+    try:
+        run.write(args.picture, picture_of(args.run))
+    except run.Stop as stop:
+        print(f"error: {stop}", file=sys.stderr)
+        return stop.code
+    return 0

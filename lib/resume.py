@@ -51,11 +51,15 @@ def save(r):
 
 
 def made_of(r):
-    """Hashes of what a run depends on besides its options and its own weights."""
+    """Hashes of what a run depends on besides its options and its own weights. None of it changes
+    while the run goes on, so a large frozen model is read once and not at every checkpoint."""
+    if r.made_of:
+        return r.made_of
     frozen = {f"the {role}": run.content_hash(model.state_dict())
               for role, model in r.frozen.items()}
     vocabulary = hashlib.sha256(json.dumps(r.tok.state()).encode()).hexdigest()
-    return {"the data": r.data, "the vocabulary": vocabulary, **frozen}
+    r.made_of = {"the data": r.data, "the vocabulary": vocabulary, **frozen}
+    return r.made_of
 
 
 def restore(r, state):
