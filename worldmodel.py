@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 from tqdm import tqdm
 
 import envs
@@ -44,7 +45,7 @@ from envs.record import coverage, fact_f1
 from lib.cache import locked
 from model import GPT, small_config
 from rollout import training_rows
-from run import Count, CountOr0, Rate, Several, in_range
+from run import Count, CountOr0, Rate, Several, gathered, in_range
 from sampler import Sampler, choose_compile, generate, sampling_dtype
 
 TERMS = ("format", "sup", "dedup")
@@ -62,7 +63,7 @@ class Config(sft.ModelConfig):
     test_problems: CountOr0 = 256
     senior: str = ""  # start from this checkpoint or run; empty: from a warm start, made once
     formulation: Literal["stateless", "leaky", "strict"] = "strict"  # what sees the history
-    prompts: Count = 8  # N, examples an update (stateless: --sft-rows, because they cost little)
+    prompts: Count = 8  # N, examples an update over all ranks (stateless: --sft-rows, cheaper)
     A: Several = 4  # states a history (paper: 4)
     B: Several = 4  # next states of each state (paper: 4)
     C: Several = 4  # observations of each next state (paper: 4)
@@ -251,6 +252,27 @@ def factorized_advantages(leaf_rewards, *, scale="group", eps=1e-6):
     return tuple(relative(value, scale, eps) for value in levels)
 
 
+# ---- ranks: each samples for its share of the examples, and all know all rewards ----
+
+def share(items):
+    """This rank's part of a list or tensor that has an item for each of an update's N examples."""
+    rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    n = len(items) // ranks
+    return items[rank * n:(rank + 1) * n]
+
+
+def of_all_ranks(rewards):
+    """[N / ranks, ...] -> [N, ...]: the rewards of all examples, in their order. The advantages
+    that follow are those of one process to the bit, whatever the scale is over."""
+    return torch.tensor(gathered(rewards.tolist()))
+
+
+def summed(counts):
+    """{name: number} of this rank -> their sums over all ranks"""
+    found = gathered([counts])
+    return {name: sum(each[name] for each in found) for name in counts}
+
+
 # ---- strict: a tree of states, next states and observations ----
 
 def grow(w, examples, streams, A, B, C):
@@ -286,44 +308,46 @@ def tree_rewards(w, cfg, examples, states, moved, seen):
 
 
 def sample_strict(w, cfg, examples, streams):
-    """-> replies, the advantage of each, rewards of the leaves, statistics by level"""
+    """-> replies, the advantage of each; over all ranks: rewards of the leaves, statistics by
+    level"""
     A, B, C = cfg.A, cfg.B, cfg.C
     if cfg.flat:  # chains of state, next state and observation; as many samples as the tree
         A, B, C = max(2, (A + A * B + A * B * C) // 3), 1, 1
     states, moved, seen = grow(w, examples, streams, A, B, C)
-    rewards = tree_rewards(w, cfg, examples, states, moved, seen)  # [N, A, B, C]
+    rewards = of_all_ranks(tree_rewards(w, cfg, examples, states, moved, seen))  # [N, A, B, C]
     if cfg.flat:
         shared = relative(rewards.mean((2, 3)), cfg.scale)  # [N, A], for all three of a chain
         levels = {"encode": shared, "transition": shared, "decode": shared}
     else:
         names = ("encode", "transition", "decode")
         levels = dict(zip(names, factorized_advantages(rewards, scale=cfg.scale)))
-    advantage = torch.cat([x.flatten() for x in levels.values()])
+    advantage = torch.cat([share(x).flatten() for x in levels.values()])
     stats = {f"zero_variance_{name}": float((x == 0).all(-1).float().mean())
              for name, x in levels.items()}
-    stats["well_formed"] = sum(w.read_state(reply) is not None for reply in states) / len(states)
+    formed = gathered([w.read_state(reply) is not None for reply in states])
+    stats["well_formed"] = sum(formed) / len(formed)
     return states + moved + seen, advantage, rewards, stats
 
 
 # ---- leaky: one answer holds all three parts, plain GRPO ----
 
 def sample_leaky(w, cfg, examples, streams):
-    """-> replies, the advantage of each, their rewards [N, G], statistics"""
+    """-> replies, the advantage of each; over all ranks: rewards [N, G], statistics"""
     prompts = [w.leaky_prompt(e.past, e.future[0].action) for e in examples]
     longest = 2 * w.max_state + w.max_observation
     replies = w.reply(prompts, cfg.group, longest, [(*s, "leaky") for s in streams], 1.0)
-    rewards, formed = [], 0
+    rewards, formed = [], []
     for i, reply in enumerate(replies):
         *states, observation = w.leaky_sections(reply.body)
         states = [w.read_section(ids) for ids in states]
-        formed += None not in states
+        formed.append(None not in states)
         stated = examples[i // cfg.group].future[0].stated
         rewards.append(judge(w, cfg, w.tok.decode(observation or []), stated, states))
-    rewards = torch.tensor(rewards).view(len(examples), cfg.group)
-    advantage = relative(rewards, cfg.scale)
+    rewards = of_all_ranks(torch.tensor(rewards).view(len(examples), cfg.group))  # [N, G]
+    advantage, formed = relative(rewards, cfg.scale), gathered(formed)
     stats = {"zero_variance": float((advantage == 0).all(-1).float().mean()),
-             "well_formed": formed / len(replies)}
-    return replies, advantage.flatten(), rewards, stats
+             "well_formed": sum(formed) / len(formed)}
+    return replies, share(advantage).flatten(), rewards, stats
 
 
 # ---- the warm start: all five prompts, on partial and noisy states (envs/record.py) ----
@@ -364,7 +388,7 @@ def train_warm(w, worlds, cfg, steps):
 class Run(run.Run):
     worlds: dict  # level -> environment
     w: WorldModel
-    told: bool = False  # that turns were dropped
+    told: bool  # that turns were dropped; only rank 0 tells
 
 
 def setup(cfg):
@@ -374,9 +398,11 @@ def setup(cfg):
     device, worlds = here["device"], open_worlds(cfg)
     w, path = open_model(cfg, worlds, device)
     run.join_ranks(device)
-    print(f"world model: {w.model.n_params():,} parameters, warm start {path}")
+    if here["rank"] == 0:
+        print(f"world model: {w.model.n_params():,} parameters, warm start {path}")
     return Run(cfg=cfg, **here, worlds=worlds, w=w, tok=w.tok, model=w.model,
-               origins={"senior": path}, optimizer=grpo.make_optimizer(w.model, cfg, device),
+               told=here["rank"] > 0, origins={"senior": path},
+               optimizer=grpo.make_optimizer(w.model, cfg, device),
                data=" ".join(world.fingerprint() for world in worlds.values()),
                compiled=w.sampler.compile)
 
@@ -389,8 +415,14 @@ def check(cfg):
                        f"{' '.join(TERMS)}")
     if cfg.flat and cfg.formulation != "strict":
         raise run.Stop("--flat is plain GRPO on the strict prompts; leave out --formulation")
-    if run.world_size() > 1:
-        raise run.Stop("worldmodel runs as one process; start it with python, not torchrun")
+    if n_examples(cfg) % run.world_size():
+        raise run.Stop(f"{run.world_size()} ranks do not divide the {n_examples(cfg)} examples of "
+                       "an update")
+
+
+def n_examples(cfg):
+    """N, of an update over all ranks."""
+    return cfg.sft_rows if cfg.formulation == "stateless" else cfg.prompts
 
 
 def open_worlds(cfg):
@@ -473,10 +505,10 @@ def step(r):
     cfg, w, lap = r.cfg, r.w, run.stopwatch()
     w.dropped = 0
 
-    # N examples: a history, an action, the observation that follows
-    n = cfg.sft_rows if cfg.formulation == "stateless" else cfg.prompts
+    # N examples: a history, an action, the observation that follows; a rank takes its share
+    n = n_examples(cfg)
     # the first half of the seed's numbers is for the warm start
-    tasks = [cfg.seed * 10**7 + 5 * 10**6 + r.step * n + i for i in range(n)]
+    tasks = share([cfg.seed * 10**7 + 5 * 10**6 + r.step * n + i for i in range(n)])
     examples = record.examples(r.worlds, tasks, "train", f"update {cfg.seed}")
 
     # stateless learns the true observation; the others judge sampled replies against siblings
@@ -485,7 +517,7 @@ def step(r):
                   w.tok.encode_turn("assistant", e.future[0].text)) for e in examples]
         stats = sft.update(r.model, r.optimizer, *supervised(pairs, r.device),
                            micro_rows=cfg.micro_rows, grad_clip=cfg.grad_clip)
-        stats["sampled_tokens"] = 0
+        counts = {"tokens": stats["tokens"], "sampled_tokens": 0}
     else:
         sample = sample_strict if cfg.formulation == "strict" else sample_leaky
         streams = [(cfg.seed, "train", r.step, task) for task in tasks]
@@ -493,15 +525,16 @@ def step(r):
         rows, advantage, total = training_rows(replies, advantage, r.device)
         stats = grpo.update_on(r.model, r.optimizer, rows, rows.mask.float(), advantage, cfg,
                                total=total)
-        stats = {**stats, **found, "reward": float(rewards.mean()), "sampled_tokens": total,
-                 "rows": len(rows.tokens), "replies": len(replies)}
+        stats = {**stats, **found, "reward": float(rewards.mean())}
+        counts = {"sampled_tokens": total, "rows": len(rows.tokens), "replies": len(replies)}
+    counts = summed({**counts, "dropped_turns": w.dropped})
     seconds = lap()
-    if w.dropped and not r.told:
+    if counts["dropped_turns"] and not r.told:
         r.told = True
-        tqdm.write(f"a history is longer than the context: {w.dropped} of its oldest turns were "
-                   "dropped (dropped_turns in metrics.jsonl)", file=sys.stderr)
-    return {**stats, "dropped_turns": w.dropped, "time_update": seconds,
-            "tokens_per_s": stats["sampled_tokens"] / seconds}
+        tqdm.write(f"a history is longer than the context: {counts['dropped_turns']} of its oldest "
+                   "turns were dropped (dropped_turns in metrics.jsonl)", file=sys.stderr)
+    return {**stats, **counts, "time_update": seconds,
+            "tokens_per_s": counts["sampled_tokens"] / seconds}
 
 
 def look(r):

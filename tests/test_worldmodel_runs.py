@@ -112,10 +112,3 @@ def test_a_warm_start_that_is_not_finite_stops_and_is_not_kept(command, monkeypa
     assert not list(Path("warm").glob("*.pt")) and not Path("o/config.json").exists()
     # nothing is in the way of the next try
     assert worldmodel(command, "--cache", "warm")[0] == 0
-
-
-def test_a_world_model_among_ranks_is_one_line(command, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")  # as under torchrun
-    code, _, err = worldmodel(command)
-    assert code == 2 and len(err.splitlines()) == 1 and "torchrun" in errors(err)[0]
-    assert not Path("o").exists()

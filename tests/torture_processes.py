@@ -39,7 +39,7 @@ def start_ranks(folder, args):
 def two_ranks(check):
     """Two processes make the updates of one, but for the rounding of a sum in another order."""
     for number, rng, folder in check.each():
-        method = ("grpo", "tandem", "atod")[number % 3]  # a world model is one process
+        method = ("grpo", "tandem", "atod", "worldmodel")[number % 4]
         alone, together = folder / "alone", folder / "together"
         alone.mkdir(), together.mkdir()
         args = options(method, "--seed", str(rng.randrange(1000)), "--lr", "1e-4")
