@@ -219,7 +219,7 @@ def starting_models(cfg, env, device, rank):
         settings = {"target": cfg.teacher_target, "max_new": cfg.max_new}
         start = paths["teacher"]
         paths["teacher"] = finished(cfg, env, device, start, "teacher", reinforce, settings)
-    models = sft.load_models(paths, device, rank)
+    models = sft.load_models(paths, device, rank, cfg.context or env.first.context)
     return tok, models["student"], sft.freeze(models["teacher"]), paths
 
 
@@ -290,7 +290,7 @@ def setup(cfg):
     device, rank = here["device"], here["rank"]
     tok, student, teacher, paths = starting_models(cfg, env, device, rank)
     run.join_ranks(device)
-    how = sft.sampling(cfg, env, device, cfg.prompts * cfg.group // here["world"])
+    how = sft.sampling(cfg, env, device)
     return Run(cfg=cfg, env=env, tok=tok, model=student,
                optimizer=grpo.make_optimizer(student, cfg, device), origins=paths, **here,
                frozen={"teacher": teacher}, data=env.first.fingerprint(),

@@ -22,12 +22,14 @@ from dataclasses import dataclass
 
 import torch
 
+import lora
 import run
 import sft
-from model import GPT, apply_gradients, by_length, sampled_length, token_logp, zero_gradients
+from model import (GPT, apply_gradients, by_length, sampled_length, token_logp, trained,
+                   zero_gradients)
 from rollout import episode_rewards, next_tasks, open_env, pass_at_k, rollout, summary  # noqa: F401
-from run import Count, Rate, Several, all_max, all_sum, gathered
-from sampler import Sampler
+from run import Count, Rate, Several, all_max, all_sum, gathered, in_range
+from sampler import Sampler, as_dtype, sampling_dtype
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Config(RLConfig):
     senior: str = ""  # start from this checkpoint or run; empty: from a warm start, made once
     skill: str = "senior"  # whose demonstrations a warm start learns; each world has its players
     target: float = -1.0  # valid success that ends the warm start; below 0: the world's default
+    lora: in_range(int, least=-1) = -1  # rank of adapters; 0: train all; -1: public weights 16, else 0
     kl: Rate = 0.0  # weight of the k3 KL penalty to the warm start (tandem paper: 0)
     test_chains: Count = 4  # completions a task in the final table, for pass@1 and pass@this
 
@@ -222,15 +225,27 @@ def setup(cfg):
     device, rank = here["device"], here["rank"]
     start = cfg.senior or (cfg.layers, cfg.width, cfg.skill, cfg.target)
     tok, paths = sft.starting_points(cfg, env, device, {"senior": start})
-    model = sft.load_models(paths, device, rank)["senior"]
+    model, base = load_senior(cfg, env, paths, device, rank)
     run.join_ranks(device)
-    rows = max(cfg.prompts * cfg.group // here["world"], cfg.test_chains)
-    how = sft.sampling(cfg, env, device, rows)
+    how = sft.sampling(cfg, env, device)
     r = Run(cfg=cfg, env=env, tok=tok, model=model, optimizer=make_optimizer(model, cfg, device),
             origins=paths, **here, data=env.first.fingerprint(), compiled=how["compile"],
-            solo=Sampler(model, **how))
-    r.reference = warm_copy(r) if cfg.kl else None
+            frozen={"base": base} if base else {}, solo=Sampler(model, **how))
+    if cfg.kl:
+        r.reference = base or warm_copy(r)
     return r
+
+
+def load_senior(cfg, env, paths, device, rank):
+    """-> the model that is trained, and the frozen weights under its adapters (None without)."""
+    adapters = sft.adapter_rank(cfg, paths["senior"])
+    dtype = sampling_dtype(cfg, device) if adapters else torch.float32
+    start = {"senior": paths["senior"]}
+    model = sft.load_models(start, device, rank, cfg.context or env.first.context, dtype)["senior"]
+    if not adapters:
+        return model, None
+    base = as_dtype(model, dtype)
+    return lora.adapt(base, adapters, cfg.seed), base
 
 
 def check(cfg):
@@ -245,7 +260,7 @@ def check(cfg):
 
 def make_optimizer(model, cfg, device):
     model.recompute = cfg.recompute
-    return torch.optim.AdamW(model.parameters(), lr=cfg.lr, betas=(0.9, 0.95), weight_decay=0.0,
+    return torch.optim.AdamW(trained(model), lr=cfg.lr, betas=(0.9, 0.95), weight_decay=0.0,
                              fused=device.startswith("cuda"))
 
 

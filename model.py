@@ -184,12 +184,14 @@ class GPT(nn.Module):
         return self.head(self.hidden(tokens, *cached)).float()
 
     @classmethod
-    def from_pretrained(cls, folder, context=0, dtype=torch.float32):
+    def from_pretrained(cls, folder, context=0, dtype=torch.float32, vocab=0):
         """Load Llama, Qwen2.5 or Qwen3 weights from a folder in Hugging Face format (weights.py).
 
-        context: longest row in tokens; 0: the model's own. ValueError in one line for an unknown
-        architecture, and for missing, extra or misshapen tensors."""
-        cfg = GPTConfig(**weights.read_config(folder, context))
+        context: longest row in tokens; 0: the model's own. vocab: how many ids the tokenizer has;
+        the rest of a padded vocabulary is left out, so that it is never drawn; 0: keep it all.
+        ValueError in one line for an unknown architecture, for missing, extra or misshapen tensors,
+        and for a tokenizer of more ids than the model has."""
+        cfg = GPTConfig(**weights.read_config(folder, context, vocab))
         with torch.device("meta"):  # draw nothing that would be overwritten
             model = cls(cfg)
         model.cos, model.sin = rope_table(cfg)
@@ -277,15 +279,20 @@ def by_length(length, index, micro_rows, waste=0.15):
 
 # ---- one optimiser step ----
 
+def trained(model):
+    """The parameters that are trained: all, or nothing but adapters (lora.py)."""
+    return [p for p in model.parameters() if p.requires_grad]
+
+
 def zero_gradients(model):
     """0, not None: a rank that has nothing to train on still takes part in the sum of gradients."""
-    for p in model.parameters():
+    for p in trained(model):
         p.grad = torch.zeros_like(p)
 
 
 def apply_gradients(model, optimizer, grad_clip, loss):
     """Sum the ranks' gradients, clip, step unless it is not finite -> {"grad_norm", "skipped"}."""
-    params = list(model.parameters())
+    params = trained(model)
     # all_reduce, not the DDP wrapper: ranks may run different numbers of micro-batches
     if dist.is_initialized():
         flat = torch.cat([p.grad.flatten() for p in params])

@@ -122,6 +122,7 @@ class Episode:
         self.goal = goal  # ids of the first observation
         self.rows = [new_row(goal)]  # training rows; the last one is being written
         self.turns = []  # ids of each turn: what the model said, then what it was told
+        self.renewed = False  # the last reply is a whole new row
         self.result = {"task": task, "reward": 0.0, "turns": 0, "contexts": 1, "truncated": False}
 
 
@@ -130,8 +131,9 @@ def rollout(sampler, env, tok, tasks, split, streams, cfg):
     streams: a random stream for each of the E episodes; cfg: Sampling, or a Config with its fields.
 
     What the environment says enters as forced tokens, encoded once. Episodes that are over leave
-    the batch. One that outgrows its context goes on in a new row: the first observation (the goal)
-    and its latest turns, prefilled afresh, because the cached keys have seen what was dropped.
+    the batch; where there are more episodes than rows, the next one takes the row. One that
+    outgrows its context goes on in a new row: the first observation (the goal) and its latest
+    turns, prefilled afresh, because the cached keys have seen what was dropped.
 
     -> Rows in the order of their episodes; a dict for each episode: task, reward, turns, contexts
     (rows it took), text (of its last turn), and what Step.info held."""
@@ -141,58 +143,56 @@ def rollout(sampler, env, tok, tasks, split, streams, cfg):
     # first observations: a group's prompt is prefilled once, then its cache is copied
     observations = env.reset_many([task for task in tasks for _ in range(G)], split)
     goals = [tok.encode_turn("user", text, first=True) for text in observations[::G]]
-    sampler.start()
-    sampler.feed(range(len(tasks)), goals)
-    sampler.select([e // G for e in range(E)])
-    sampler.seed(streams)
     episodes = [Episode(tasks[e // G], goals[e // G]) for e in range(E)]
-    row_of = {e: e for e in range(E)}  # the sampler's row of each episode that goes on
+    begun = min(E, sampler.rows)
+    some = goals[:(begun - 1) // G + 1]
+    sampler.start()
+    sampler.feed(range(len(some)), some)
+    sampler.select([e // G for e in range(begun)])
+    sampler.seed(streams[:begun])
+    row_of = {e: e for e in range(begun)}  # the sampler's row of each episode that goes on
 
-    for turn in range(env.first.max_turns):
-        # the model speaks, then the environment
-        said = speak(sampler, tok, row_of, max_new, cfg.temperature)
-        steps = env.step_many(list(row_of), [new["text"] for new in said.values()])
+    while row_of:
+        # the model speaks, then the environment; a few turns will do where episodes wait for a row
+        enough = len(row_of) if begun == E else -(-len(row_of) // 8)
+        said = speak(sampler, tok, row_of, max_new, cfg.temperature, enough)
+        steps = env.step_many(list(said), [new["text"] for new in said.values()])
 
         # what comes next for each episode that goes on: ids to feed, or a whole new row
-        replies, fresh = {}, {}
+        replies, free = {}, []
         for (e, new), step in zip(said.items(), steps):
-            reply = record_turn(episodes[e], new, step, turn, tok)
-            if step.done:
-                continue
-            if new["filled"] + len(reply) >= sampler.context:
-                fresh[e] = latest(episodes[e].goal, episodes[e].turns, sampler.context)
-                if len(fresh[e]) >= sampler.context:  # not even the goal and one turn fit
-                    episodes[e].result["truncated"] = True
-                    continue
-            replies[e] = reply
-        if not replies or turn + 1 == env.first.max_turns:
-            break
+            reply = next_turn(episodes[e], new, step, tok, sampler.context, env.first.max_turns)
+            if reply:
+                replies[e] = reply
+            else:
+                free.append(row_of.pop(e))
 
         # drop those that are over, unless they are few: to copy the cache costs about a turn
-        if len(replies) <= 0.75 * len(sampler.length) and not sampler.compile:
-            sampler.select([row_of[e] for e in replies])
-            row_of = {e: i for i, e in enumerate(replies)}
-        row_of = {e: row_of[e] for e in replies}
+        few = 0 < len(row_of) <= 0.75 * len(sampler.length)
+        if few and begun == E and not sampler.compile:
+            sampler.select(list(row_of.values()))
+            row_of = {e: i for i, e in enumerate(row_of)}
 
-        # what the environment said becomes part of the rows
-        for e in replies:
-            if e in fresh:
-                replies[e] = fresh[e]
-                episodes[e].rows.append(new_row(fresh[e]))
-                episodes[e].result["contexts"] += 1
-                sampler.clear([row_of[e]])
-            else:
-                append(episodes[e].rows[-1], {"tokens": replies[e]})
+        # what the environment said becomes part of the rows; those that are free begin anew
+        new = range(begun, min(E, begun + len(free)))
+        begun = new.stop
+        row_of.update(zip(new, free))
+        replies.update((e, episodes[e].goal) for e in new)
+        sampler.clear([row_of[e] for e in replies if e in new or episodes[e].renewed])
         sampler.feed([row_of[e] for e in replies], list(replies.values()))
+        sampler.seed(streams[new.start:new.stop], [row_of[e] for e in new])
     return stack(episodes, G, sampler), [episode.result for episode in episodes]
 
 
-def speak(sampler, tok, row_of, max_new, temperature):
-    """Sample a turn of each episode that goes on -> {episode: {the sampler's names: a value for
-    each token, "ended": by an end token?, "text": without it, "filled": length of the row}}."""
+def speak(sampler, tok, row_of, max_new, temperature, enough):
+    """Sample a turn of each episode that goes on, until `enough` turns are over -> of those
+    {episode: {the sampler's names: a value for each token, "ended": by an end token?, "text":
+    without it, "filled": length of the row}}. The next call goes on with the other turns."""
     rows = list(row_of.values())
-    before = sampler.sample(max_new, tok.stop_ids, temperature=temperature, rows=rows).tolist()
-    after = sampler.length.tolist()
+    before = sampler.sample(max_new, tok.stop_ids, temperature=temperature, rows=rows,
+                            enough=enough).tolist()
+    after, over = sampler.length.tolist(), sampler.finished.tolist()
+    row_of = {e: b for e, b in row_of.items() if over[b]}
     low = min(before[b] for b in row_of.values())
     high = max(after[b] for b in row_of.values())
     columns = {name: getattr(sampler, name)[:, low:high].tolist() for name in sampler.per_token}
@@ -207,10 +207,32 @@ def speak(sampler, tok, row_of, max_new, temperature):
     return said
 
 
-def record_turn(episode, new, step, turn, tok):
+def next_turn(episode, new, step, tok, context, max_turns):
+    """Write a turn and what the environment answered -> ids to feed, None when it is over."""
+    reply = record_turn(episode, new, step, tok)
+    episode.renewed = new["filled"] + len(reply) >= context
+    if step.done:
+        return None
+    if episode.renewed:
+        reply = latest(episode.goal, episode.turns, context)
+        if len(reply) >= context:  # not even the goal and one turn fit
+            episode.result["truncated"] = True
+            return None
+    if episode.result["turns"] == max_turns:
+        return None
+    if episode.renewed:
+        episode.rows.append(new_row(reply))
+        episode.result["contexts"] += 1
+    else:
+        append(episode.rows[-1], {"tokens": reply})
+    return reply
+
+
+def record_turn(episode, new, step, tok):
     """Write a turn into the episode's row and result -> ids of what the environment said to it."""
-    append(episode.rows[-1], new, turn)
     result = episode.result
+    turn = result["turns"]
+    append(episode.rows[-1], new, turn)
     truncated = result["truncated"] or step.info.get("truncated", False) or not new["ended"]
     reward = result["reward"] + step.reward
     result.update(step.info, text=new["text"], turns=turn + 1, reward=reward, truncated=truncated)
@@ -317,8 +339,6 @@ def training_rows(replies, advantage, device="cpu", longest=256):
 def evaluate(sampler, env, tok, cfg, split, n, k, seed):
     """k completions of each of a split's first n tasks -> metrics, [Rows], episodes. metrics:
     pass@1, pass@k, their standard errors over tasks, means of what the environment reports."""
-    if k > sampler.rows:
-        raise ValueError(f"{k} samples of a problem do not fit {sampler.rows} rows")
     n = min(n, env.first.tasks(split) or n)
     cfg = Sampling(k, cfg.max_new, cfg.temperature)
     chunk = max(1, sampler.rows // k)

@@ -48,7 +48,7 @@ class Run:
     seconds: float = 0.0  # from the start to the end of training
 
     def __post_init__(self):
-        self.warm = {name: x.clone() for name, x in self.model.state_dict().items()}
+        self.warm = {name: x.clone() for name, x in trained_state(self.model).items()}
 
 
 def begin(cfg):
@@ -78,11 +78,25 @@ def stopwatch():
     return lap
 
 
+def trained_state(model):
+    """{name: tensor} of what is trained: all weights, or nothing but adapters (lora.py)."""
+    state = model.state_dict(keep_vars=True)
+    return {name: x.detach() for name, x in state.items() if x.requires_grad}
+
+
+def load_trained(model, state):
+    """Copy into the model what trained_state() gave. RuntimeError when it is another model's."""
+    strange = sorted(state.keys() ^ trained_state(model).keys())
+    if strange:
+        raise RuntimeError(f"other weights are trained here: {strange[0]}")
+    model.load_state_dict(state, strict=False)
+
+
 def before_and_after(r):
     """Yield "before", then "after", each time with the weights of that moment in the model."""
-    trained = {name: x.clone() for name, x in r.model.state_dict().items()}
+    trained = {name: x.clone() for name, x in trained_state(r.model).items()}
     for name, weights in (("before", r.warm), ("after", trained)):
-        r.model.load_state_dict(weights)
+        load_trained(r.model, weights)
         yield name
 
 
@@ -210,5 +224,7 @@ def print_next(r, *others):
     data = f" --data {shlex.quote(cfg.data)}" if cfg.data else ""
     print(f"{r.seconds:.0f} s to the end of training, {time.time() - r.began:.0f} s with this table"
           f"\n\nnext:\n  python sample.py {shlex.quote(cfg.out)}")
+    start = getattr(cfg, "senior", "")
+    start = f" --senior {shlex.quote(start)}" if start else ""
     for method in others:
-        print(f"  python train.py --method {method} --env {cfg.env} --seed {cfg.seed}{data}")
+        print(f"  python train.py --method {method} --env {cfg.env} --seed {cfg.seed}{data}{start}")

@@ -27,8 +27,8 @@ def open_world(args):
 
 def watch(args):
     """A model plays; you see each turn when it is over."""
-    model, tok, _ = sft.load_model(args.agent)
     env = open_world(args)
+    model, tok, _ = sft.load_model(args.agent, context=env.first.context)
     reset, step = env.reset_many, env.step_many
 
     def shown_reset(tasks, split):

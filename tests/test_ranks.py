@@ -10,19 +10,21 @@ import torch
 import torch.distributed as dist
 
 import grpo
+import lora
 import run
 import train
 from conftest import MOVING, metrics, tiny
-from model import GPT, small_config, token_logp
+from model import GPT, small_config, token_logp, trained
 from rollout import Rows
 
 PULLS = {  # advantages: which rank's rows pull
     "both": [1.0, -1, 0.5, -0.5, 2, -2, 1, -1],
     "one": [0.0, 0, 0, 0, 2, -1, 1, -1],
-    "none": [0.0] * 8}
+    "none": [0.0] * 8,
+    "adapters": [1.0, -1, 0.5, -0.5, 2, -2, 1, -1]}  # they alone are trained, and summed
 
 
-def one_update(advantages, share):
+def one_update(name, share):
     """The update of a small model on a share of eight rows, of which four belong to each of two
     ranks -> weights, statistics."""
     torch.manual_seed(0)
@@ -34,8 +36,12 @@ def one_update(advantages, share):
     behaviour = token_logp(model, tokens).detach() + 0.1 * torch.randn(8, 12)
     rows = Rows(tokens, sampled, behaviour, torch.where(sampled, 0, -1), torch.arange(8),
                 torch.arange(8) // 2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    advantage = torch.tensor(advantages)[share]
+    if name == "adapters":
+        model = lora.adapt(model, 4)
+        for one in (module for module in model.modules() if isinstance(module, lora.Adapted)):
+            torch.nn.init.normal_(one.b, std=0.1)
+    optimizer = torch.optim.SGD(trained(model), lr=1.0)
+    advantage = torch.tensor(PULLS[name])[share]
     stats = grpo.update_on(model, optimizer, rows[share], sampled[share].float(), advantage,
                            grpo.Config(grad_clip=0.1))
     return model.state_dict(), stats
@@ -48,7 +54,7 @@ def one_rank(rank, folder, argv):
     meeting = f"file://{folder}/meeting"
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     mine = torch.arange(4 * rank, 4 * rank + 4)
-    torch.save({name: one_update(pull, mine) for name, pull in PULLS.items()}, f"{rank}.pt")
+    torch.save({name: one_update(name, mine) for name in PULLS}, f"{rank}.pt")
     dist.destroy_process_group()
     os.environ.update(RANK=str(rank), WORLD_SIZE="2")
     sys.exit(train.main(argv))
@@ -71,8 +77,8 @@ def test_two_processes_make_the_updates_of_one(command, tmp_path, monkeypatch, m
             pytest.fail("two ranks wait for each other for ever")
 
     # the updates alone
-    for name, advantages in PULLS.items():
-        alone, stats = one_update(advantages, torch.arange(8))
+    for name in PULLS:
+        alone, stats = one_update(name, torch.arange(8))
         # above the clip, so that both clip by the same global norm
         assert (stats["grad_norm"] > 0.1) == (name != "none")
         for rank in (0, 1):

@@ -132,8 +132,25 @@ def test_other_threads_ranks_or_compilation_than_the_run_had_are_announced(comma
             code, out, _ = command("--resume")
         assert code == 130 and "the numbers may differ in their last bits" in out
     Path("o/ckpt.pt").write_bytes(before)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        code, out, _ = command("--resume", "--save-every", "7", "--eval-every", "3")
+    assert code == 130 and "differ" not in out
+    assert f"--save-every: {state['options']['save_every']} before, 7 now" in out
+    assert f"--eval-every: {state['options']['eval_every']} before, 3 now" in out
     code, out, _ = command("--resume")
     assert code == 0 and "differ" not in out
+
+
+def test_an_edited_method_is_told_in_one_line(command, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        command(*MOVING["sft"])
+    config = Path("o/config.json")
+    config.write_text(config.read_text().replace('"method": "sft"', '"method": "grpo"'))
+    code, _, err = command("--resume")
+    assert code == 2 and len(errors(err)) == 1
+    assert "of another method" in err and "put config.json back" in err
 
 
 def test_a_run_whose_options_or_models_changed_meanwhile_is_not_resumed(command, monkeypatch):

@@ -206,10 +206,28 @@ def test_evaluation_gives_pass_at_k_over_problems_and_repeats_itself():
     assert 0 < metrics["pass@1"] < metrics["pass@4"] and metrics["n"] == 5
 
 
-def test_more_samples_of_a_problem_than_rows_is_an_error():
-    model, _ = liking([TOK.end_id], 4.0, 48)
-    with pytest.raises(ValueError, match="4 samples of a problem do not fit 3 rows"):
-        rollout.evaluate(Sampler(model, 3), envs.Batch("guess"), TOK, Sampling(), "valid", 2, 4, 0)
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_rows_that_are_over_make_room_for_the_next_episodes(rows):
+    model, _ = liking([TOK.end_id, *TOK.encode("0123456789")], 3.0, 48)
+    played = []
+    for rows in (rows, 20):
+        sampler = Sampler(model, rows)
+        feed, sampler.fed = sampler.feed, 0
+
+        def counted(rows, ids):
+            sampler.fed += 1
+            feed(rows, ids)
+        sampler.feed = counted
+        streams = rollout.streams_of(0, "test", 0, range(5), 4)
+        made, episodes = rollout.rollout(sampler, envs.Batch("guess"), TOK, range(5), "train",
+                                         streams, Sampling(4, 6, 1.0))
+        played.append((made, episodes, sampler.fed))
+    (few, episodes, feeds), (all_rows, expected, _) = played
+    assert [e["text"] for e in episodes] == [e["text"] for e in expected]
+    assert episodes == expected and feeds > 5
+    assert torch.equal(few.tokens, all_rows.tokens) and torch.equal(few.episode, all_rows.episode)
+    assert torch.equal(few.turn_of_token, all_rows.turn_of_token)
+    torch.testing.assert_close(few.behaviour_logp, all_rows.behaviour_logp, rtol=0, atol=1e-5)
 
 
 def test_the_family_that_does_worst_counts_where_it_is_not_rare():

@@ -1,6 +1,7 @@
 """Warm starts: what they depend on, that each is made once, and who makes it; demonstrations."""
 import dataclasses
 import functools
+import json
 import os
 import signal
 import subprocess
@@ -206,6 +207,13 @@ def test_a_warm_start_depends_on_everything_that_makes_it_and_on_nothing_else(
                  path(sft_rows=9), path(warm_steps=5), path(context=50), path(env="guess"),
                  path(env="house", level=1), path(env="house", level=2)]
     assert len(set(same)) == 1 and len({*same, *different}) == 1 + len(different)
+    places = [tmp_path / name for name in ("here.jsonl", "there.jsonl", "other.jsonl")]
+    for place, answer in zip(places, "338"):
+        place.write_text("".join(
+            json.dumps({"question": f"{i} and 1?", "answer": f"#### {answer}"}) + "\n"
+            for i in range(40)))
+    here, there, other = (path(env="gsm8k", data=str(place)) for place in places)
+    assert here == there != other  # the content counts, not where it lies
     monkeypatch.setitem(arithmetic.SKILLS, "senior", (0.1, 0.3))  # another demonstrator
     assert path() not in same
 
