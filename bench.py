@@ -4,6 +4,7 @@
     python bench.py --size 10m --batch 1,16,64
     python bench.py tricks                 # what each trick of the decode step is worth
     python bench.py tree                   # fGRPO's tree of 84 samples against a flat group of 84
+    python bench.py authors --senior DIR   # a tandem step in one pass, or with two models
 
 Prints a table, and one JSON object as the last line. What is compared runs in turn, several times.
 Reported are medians, and the spread (smallest to largest) of the ratios of neighbouring runs.
@@ -21,7 +22,7 @@ import statistics
 
 import torch
 
-from claims import speed
+from claims import authors, speed
 
 
 def show(result):
@@ -67,9 +68,11 @@ def main(argv=None):
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     add, (size, batch) = parser.add_argument, ("10m,124m", "1,64,256") if gpu else ("toy", "64")
-    add("what", nargs="?", default="sampling", choices=["sampling", "tricks", "tree"])
+    add("what", nargs="?", default="sampling", choices=["sampling", "tricks", "tree", "authors"])
     add("--size", default=size, help=f"of {', '.join(speed.SIZES)}, separated by commas [{size}]")
     add("--batch", default=batch, help=f"rows, separated by commas [{batch}]")
+    add("--senior", default="", help="of authors: a folder of public weights")
+    add("--compile", action="store_true", help="of authors: compile the decode step")
     add("--only", default="", help="these samplers, as in the table: ours compiled,no cache [all]")
     add("--repeats", type=int, default=5, help="[5]")
     add("--threads", type=int, default=1, help="CPU threads [1]")
@@ -83,7 +86,14 @@ def main(argv=None):
     if args.profile and not gpu:
         parser.error("--profile needs a GPU")
 
+    if bool(args.senior) != (args.what == "authors"):
+        parser.error("authors needs --senior FOLDER, and nothing else does")
+
     torch.set_num_threads(max(1, args.threads))
+    if args.what == "authors":
+        rows = [int(b) for b in batches]
+        found = authors.show(args.senior, rows, repeats, device, args.compile)
+        return print(json.dumps({**speed.machine(), "threads": args.threads, "runs": found}))
     if args.what == "tree":
         return show_tree(*speed.tree(repeats))
     if args.what == "tricks":

@@ -8,7 +8,7 @@ import functools
 import torch
 import torch.nn.functional as F
 
-from claims import speed
+from claims import authors, speed
 from claims.speed import seconds_of, step_seconds, timed
 from sampler import Sampler, draw, row_key, uniform
 
@@ -21,6 +21,7 @@ def variants(here):
         for name, work in stage(here):
             with torch.no_grad():
                 here.found.attempt(f"{stage.__name__}: {name}", work, here.least(2))
+    authors.on_a_card(here)
 
 
 def in_each_way(here, title, ways, exact):

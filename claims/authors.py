@@ -1,0 +1,99 @@
+"""What a step of two authors costs beside a step of one: in one pass, with two models.
+
+    python bench.py authors --senior FOLDER --batch 1,8,16,64
+
+The junior is the senior's start. With adapters it is the same weights, and one pass decodes both
+(lora.py); else there are two models. `solo` is the senior alone, its adapters merged.
+"""
+import statistics
+
+import torch
+
+import chat
+import lora
+from claims import speed
+from claims.speed import ours, timed
+from model import GPT
+from tandem import TandemSampler
+from sampler import copy_as
+
+RANK, PROMPT, NEW = 16, 32, 64
+
+
+def open_senior(folder, device, dtype):
+    """Public weights, with room for the texts that are sampled here."""
+    tok = chat.load(folder)
+    base = GPT.from_pretrained(folder, PROMPT + NEW, dtype, tok.n_vocab).to(device)
+    return base.requires_grad_(False)
+
+
+def one_pass(senior, base, prompts, new, **how):
+    """A sampler of both authors in one pass, as speed.ours."""
+    sampler = TandemSampler(senior, base, len(prompts), pair=lora.paired(senior), **how)
+    streams = [("bench", i) for i in range(len(prompts))]
+
+    def sample():
+        sampler.start()
+        sampler.seed(streams)
+        sampler.feed(range(len(prompts)), prompts)
+        sampler.sample(new, ())
+        return int(sampler.count.sum())
+    sample.sampler = sampler
+    return sample
+
+
+def steps(base, rows, prompt, new, repeats, device, dtype, compile):
+    """-> {name: [microseconds of a decode step, prefill included]}; the ways take turns."""
+    senior = lora.adapt(base, RANK)
+    prompts = torch.randint(base.cfg.vocab_size, (rows, prompt)).tolist()
+    how = {"compile": compile, "dtype": dtype}
+    made = {"solo": ours(lora.merged(senior), prompts, new, **how),
+            "one pass": one_pass(senior, base, prompts, new, **how),
+            "two models": ours(senior, prompts, new, junior=copy_as(base, dtype), **how)}
+    for sample in made.values():  # compiles
+        sample()
+    times = {name: [] for name in made}
+    for _ in range(repeats):
+        for name, sample in made.items():
+            times[name].append(1e6 * timed(sample, device)[1] / new)
+    return times
+
+
+def ratios(times):
+    """-> {name: (median microseconds, median ratio to solo, smallest, largest)}"""
+    out = {}
+    for name, values in times.items():
+        beside = [value / solo for value, solo in zip(values, times["solo"])]
+        out[name] = (statistics.median(values), statistics.median(beside), min(beside), max(beside))
+    return out
+
+
+def show(folder, batches, repeats, device, compile):
+    """Print the table -> [{rows, name: ...}] for the JSON."""
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    base = open_senior(folder, device, dtype)
+    print(f"{base.n_params():,} parameters, {PROMPT} + {NEW} tokens, adapters of rank {RANK}\n"
+          f"{'rows':>6}  {'way':12}{'us a step':>12}{'over solo':>12}    spread")
+    found = []
+    for rows in batches:
+        result = ratios(steps(base, rows, PROMPT, NEW, repeats, device, dtype, compile))
+        for name, (us, ratio, low, high) in result.items():
+            print(f"{rows:6}  {name:12}{us:12,.0f}{ratio:12.2f}    {speed.spread([low, high])}")
+        found.append({"rows": rows, **result})
+    return found
+
+
+def on_a_card(here):
+    """The same in runs/gpu.sh: Qwen3's shapes, random weights, and the memory that it took."""
+    for size, rows in (("0.6b", 16), ("0.6b", 64), ("4b", 16)):
+        cfg, prompt, new = speed.SIZES[size]
+
+        def measure():
+            if here.device == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            base = speed.random_model(cfg, here.device, here.dtype).requires_grad_(False)
+            found = ratios(steps(base, here.rows(rows), prompt, new, 2, here.device, here.dtype,
+                                 not here.rehearse))
+            peak = torch.cuda.max_memory_allocated() / 1e9 if here.device == "cuda" else 0.0
+            return {f"{name}, over solo": x[1] for name, x in found.items()} | {"peak_gb": peak}
+        here.found.attempt(f"authors: {size}, {rows} rows", measure, here.least(20))
