@@ -394,7 +394,7 @@ def solo_table(metrics, env):
     """evaluate()'s metrics -> what the final table says of a model alone: {name: (mean, error)}"""
     ks = sorted({1, metrics["k"]})
     out = {f"solo pass@{j}": (metrics[f"pass@{j}"], metrics[f"pass@{j}_se"]) for j in ks}
-    for name in ("private", "malformed", "truncated", "turns"):
+    for name in ("private", "boxed", "malformed", "truncated", "turns"):
         if name in metrics and (name != "turns" or env.first.max_turns > 1):
             out[name] = (metrics[name], None)
     return out

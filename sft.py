@@ -425,8 +425,9 @@ def look(r):
     run.add_samples(r, [(f"valid task {e['task']}, reward {e['reward']:g}",
                          f"{r.env.first.reset(e['task'], 'valid')}\n{e['text']}")
                         for e in episodes[:3]])
-    names = [name for name in ("private", "malformed", "truncated", "turns") if name in found]
-    return {"solo": found["pass@1"], **{f"solo_{name}": found[name] for name in names}}
+    shown = ("private", "boxed", "malformed", "truncated", "turns")
+    return {"solo": found["pass@1"],
+            **{f"solo_{name}": found[name] for name in shown if name in found}}
 
 
 def report(r):

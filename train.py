@@ -10,8 +10,8 @@
 
     torchrun --nproc_per_node=2 train.py --method grpo     # each rank plays its own prompts
 
-Worlds (--env): arithmetic, house, guess, gsm8k; textworld, scienceworld, alfworld, webshop and
-searchqa with packages of their own. Without --method you get tandem.
+Worlds (--env): arithmetic, house, guess, sums, gsm8k, math; textworld, scienceworld, alfworld,
+webshop and searchqa with packages of their own. Without --method you get tandem.
 
 Options -> setup -> (step, now and then a look) x steps -> report. This file knows no algorithm: a
 method is a module with those functions and a Config, and every option is a field of that Config.

@@ -35,7 +35,8 @@ def small(tmp_path):
 
 # Add your own world here. hidden: what the first observation says does not tell the task (guess
 # says "guess" every time), so two tasks may read alike.
-@pytest.mark.parametrize("name, hidden", [("arithmetic", False), ("guess", True)])
+@pytest.mark.parametrize("name, hidden", [("arithmetic", False), ("guess", True),
+                                          ("sums", False)])
 def test_toy_keeps_the_contract(name, hidden):
     check_env(name, hidden_task=hidden)
 
@@ -81,8 +82,8 @@ def test_an_unknown_environment_names_the_known_ones():
 
 
 def test_every_name_is_a_world_and_nothing_else_is():
-    assert set(envs.names()) >= {"alfworld", "arithmetic", "gsm8k", "guess", "house",
-                                 "scienceworld", "searchqa", "textworld", "webshop"}
+    assert set(envs.names()) >= {"alfworld", "arithmetic", "gsm8k", "guess", "house", "math",
+                                 "scienceworld", "searchqa", "sums", "textworld", "webshop"}
     assert not set(envs.names()) & set(envs.NOT_WORLDS)
     for name in ("lib", "record", "nonsense"):
         with pytest.raises(ValueError, match="unknown environment"):

@@ -1,0 +1,140 @@
+"""Files of mathematics problems as published, read line by line: JSON lines, or one JSON list.
+
+    MATH           {"problem", "level", "type", "solution" with a box}
+    MATH-500       {"problem", "solution", "answer", "subject", "level", "unique_id"}
+    Minerva        {"problem" or "question", "solution" with a box, "answer" perhaps}
+    OlympiadBench  {"question", "solution": [...], "final_answer": [...], ...}
+    AIME, AMC      {"problem" or "question", "answer": a text or a number, "solution" perhaps}
+    GSM8K, SVAMP, MAWPS   as envs/gsm8k.py reads them
+
+Each becomes (problem, answer, solution); the solution is "" where the file has none.
+"""
+import os
+from decimal import Decimal
+
+from envs import SPLITS, gsm8k, split_of
+from envs.lib.text import expect, lines, one_space, read_json, texts
+from envs.lib.text import read_jsonl as read_records
+from envs.math.answers import last_box, normal
+
+WHERE = ("get the published jsonl of MATH, AIME, AMC, Minerva, OlympiadBench, GSM8K, SVAMP or "
+         "MAWPS and pass --data PATH, or set MATH_DATA")
+
+
+# ---- a record ----
+
+def read_problem(record):
+    """A record of any format -> (problem, answer, solution). ValueError when it is none."""
+    expect(record, dict, "it")
+    if "Body" in record or "input" in record or "####" in str(record.get("answer")):
+        return word_problem(record)
+    record = {name.lower(): value for name, value in record.items()}
+    problem = first_text(record, "problem", "question")
+    if context := first_text(record, "context"):
+        problem = f"{context}\n{problem}"
+    if not problem:
+        raise ValueError("no field 'problem' and no field 'question'")
+    solution, answer = solution_of(record), answer_of(record)
+    if last_box(answer) is not None:  # the field "answer" is a whole solution
+        solution, answer = answer, ""
+    answer = answer or (last_box(solution) or "").strip()
+    check(answer)
+    return problem, answer, solution
+
+
+def word_problem(record):
+    """GSM8K, SVAMP, MAWPS. The calculator marks <<48/2=24>> are taken out."""
+    question, solution = gsm8k.read_problem(record)
+    work, _, answer = gsm8k.MARK.sub("", solution).rpartition("####")
+    answer = answer.strip().removesuffix(".0")
+    check(answer)
+    return question, answer, work.strip()
+
+
+def first_text(record, *names):
+    """The first of these fields that is there and not empty."""
+    for name in names:
+        if record.get(name) not in (None, ""):
+            return expect(record[name], str, name).strip()
+    return ""
+
+
+def solution_of(record):
+    """A text, or the first of a list of texts; "" when there is none."""
+    if isinstance(record.get("solution"), list):
+        return "".join(texts(record["solution"], "solution")[:1]).strip()
+    return first_text(record, "solution")
+
+
+def answer_of(record):
+    """A text, a number, or a list of them; "" when there is none."""
+    value = next((record[name] for name in ("final_answer", "answer")
+                  if record.get(name) not in (None, "", [])), "")
+    parts = value if isinstance(value, list) else [value]
+    return ", ".join(answer_text(part) for part in parts)
+
+
+def answer_text(value):
+    """"$x$" -> "x"; 27.0 -> "27"."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError("the answer is no text and no number")
+    if isinstance(value, str):
+        value = value.strip()
+        inner = value[1:-1]
+        return inner if value[:1] == value[-1:] == "$" and inner and "$" not in inner else value
+    if not abs(value) < 1e100:  # NaN too
+        raise ValueError("the answer is no number of a sensible size")
+    return f"{Decimal(repr(value)):f}".removesuffix(".0")
+
+
+def check(answer):
+    """A reference that no reply could meet is refused."""
+    if not answer:
+        raise ValueError("no answer, and no solution with one in \\boxed{}")
+    if not normal(answer) or last_box(f"\\boxed{{{answer}}}") != answer:
+        raise ValueError(f"the answer cannot stand in a box: {answer[:40]!r}")
+
+
+# ---- files ----
+
+def records(path):
+    """("line 3", what it holds) of JSON lines, ("item 3", ...) of a JSON list."""
+    begin = next((line.strip() for _, line in lines(path) if line.strip()), "")
+    if begin.startswith("["):
+        found = expect(read_json(path), list, "it")
+        yield from ((f"item {number}", record) for number, record in enumerate(found, 1))
+    else:
+        yield from ((f"line {number}", record) for number, record in read_records(path))
+
+
+def read_file(path):
+    """[(problem, answer, solution)]. ValueError naming the file and the line that is malformed."""
+    if not os.path.exists(path):
+        raise ValueError(f"{path}: no such file; {WHERE}")
+    problems = []
+    try:
+        for where, record in records(path):
+            try:
+                problems.append(read_problem(record))
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}, {error}") from None
+    if not problems:
+        raise ValueError(f"{path}: holds no problems")
+    return problems
+
+
+def read_splits(path):
+    """A file or a folder -> {split: [(problem, answer, solution)]}. What a folder's test asks, its
+    train does not."""
+    if not os.path.isdir(path):
+        found = read_file(path)
+        return {split: [p for p in found if split_of(p[0]) == split] for split in SPLITS}
+    test = read_file(os.path.join(path, "test.jsonl"))
+    asked = {one_space(problem[0]) for problem in test}
+    train = [p for p in read_file(os.path.join(path, "train.jsonl"))
+             if one_space(p[0]) not in asked]
+    return {"train": [p for p in train if split_of(p[0]) != "valid"],
+            "valid": [p for p in train if split_of(p[0]) == "valid"],
+            "test": test}
