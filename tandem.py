@@ -36,7 +36,7 @@ from lib.terminal import print_episodes
 from model import LOGITS
 from rollout import (episode_rewards, evaluate, next_tasks, open_env, rollout, solo_table,
                      summary)
-from run import Count, CountOr0, Rate, Share, Width
+from run import Count, CountOr0, Rate, Share, Width, in_range
 from sampler import Sampler, copy_as, draw, row_key, sampling_dtype, uniform
 
 Schedule = Literal["word", "step", "token", "chunk", "alternate"]
@@ -47,10 +47,13 @@ class Config(grpo.Config):
     """Tandem"""
     method = "tandem"
     p: Share = 0.5  # chance that a redraw makes the senior the author (paper: 0.5)
+    p_end: in_range(float, least=-1, most=1) = -1.0  # p of the last update; -1: p stays (paper)
+    p_from: Share = 0.5  # share of the updates after which p moves linearly to p_end
     schedule: Schedule = "word"  # where the author is redrawn (step: newlines; alternate: no draw)
     max_gap: CountOr0 = 0  # longest run without a redraw (paper: 32); 0: the world's own default
     junior: str = "auto"  # frozen: a run, public weights; self: the senior's start; auto: made once
     junior_skill: str = "junior"  # whose demonstrations it learns (a world of one notation: senior)
+    junior_target: float = -1.0  # success that ends its warm start; below 0: the world's default
     junior_layers: Count = 2  # of a junior made here
     junior_width: Width = 64  # of a junior made here
     junior_weight: Rate = 0.0  # weight of the junior's tokens in the loss (paper: 0)
@@ -188,7 +191,8 @@ def setup(cfg):
     senior = cfg.senior or (cfg.layers, cfg.width, cfg.skill, cfg.target)
     roles = {"senior": senior}
     if cfg.junior != "self" and not (cfg.junior == "auto" and weights.is_folder(cfg.senior)):
-        made_here = (cfg.junior_layers, cfg.junior_width, cfg.junior_skill, -1.0)
+        made_here = (cfg.junior_layers, cfg.junior_width, cfg.junior_skill,
+                     cfg.junior_target)
         roles["junior"] = made_here if cfg.junior == "auto" else cfg.junior
     tok, paths = sft.starting_points(cfg, env, device, roles, twice="junior" not in roles)
     senior, base = grpo.load_senior(cfg, env, paths, device, rank)
@@ -233,13 +237,24 @@ def together(r, schedule, p):
     return r.team
 
 
+def p_at(cfg, step):
+    """The coin of an update: p (paper); with --p-end, p for a share p_from of the updates, then
+    linearly to p_end (annealed tandem, ours)."""
+    if cfg.p_end < 0:
+        return cfg.p
+    first = cfg.p_from * cfg.steps
+    done = (step - first) / max(1.0, cfg.steps - 1 - first)
+    return cfg.p + (cfg.p_end - cfg.p) * min(1.0, max(0.0, done))
+
+
 def step(r):
     """One update -> statistics for metrics.jsonl. Unlike grpo.step: two authors, and the mask."""
     cfg, lap, times = r.cfg, run.stopwatch(), {}
 
     # N prompts, G chains each; both authors write
     tasks, streams = next_tasks(r)
-    team = together(r, cfg.schedule, cfg.p)
+    p = p_at(cfg, r.step)
+    team = together(r, cfg.schedule, p)
     rows, episodes = rollout(team, r.env, r.tok, tasks, "train", streams, cfg)
     times["time_rollout"] = lap()
 
@@ -255,7 +270,7 @@ def step(r):
     stats = grpo.update(r.model, r.optimizer, rows, mask, advantage, cfg, reference_logp)
     times["time_update"] = lap()
     return {**stats, **grpo.statistics(r, rows, episodes, advantages, times),
-            **author_stats(rows, cfg)}
+            **author_stats(rows, cfg.schedule, p)}
 
 
 def look(r):
@@ -285,19 +300,19 @@ def handoffs(cfg):
             "training handoff": (cfg.schedule, cfg.p if cfg.p < 1 else 0.5)}
 
 
-def author_stats(rows, cfg):
-    """How the team shared the writing -> senior_share (of tokens), redraws, senior_draws (share of
-    the redraws that chose the senior), run_length (tokens between redraws). Warns when the coin is
-    not what p says."""
+def author_stats(rows, schedule, p):
+    """How the team shared the writing -> p, senior_share (of tokens), redraws, senior_draws (share
+    of the redraws that chose the senior), run_length (tokens between redraws). Warns when the coin
+    is not what p says."""
     opens = rows.opens & rows.mask
     redraws, tokens = int(opens.sum()), int(rows.mask.sum())
-    stats = {"senior_share": float((rows.author & rows.mask).sum()) / max(1, tokens),
+    stats = {"p": p, "senior_share": float((rows.author & rows.mask).sum()) / max(1, tokens),
              "redraws": redraws,
              "senior_draws": float((opens & rows.author).sum()) / max(1, redraws),
              "run_length": tokens / max(1, redraws)}
-    if cfg.schedule != "alternate" and share_is_off(stats, cfg.p):
+    if schedule != "alternate" and share_is_off(stats, p):
         tqdm.write(f"warning: the senior won {stats['senior_draws']:.2f} of {redraws} draws "
-                   f"at p = {cfg.p}", file=sys.stderr)
+                   f"at p = {p}", file=sys.stderr)
     return stats
 
 

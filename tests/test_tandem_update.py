@@ -15,7 +15,7 @@ import sft
 import tandem
 import tokenizer
 import train
-from conftest import MOVING, errors, tiny as options
+from conftest import MOVING, errors, metrics, tiny as options
 from rollout import Rows, Sampling
 from sampler import Sampler
 from tandem import Config, TandemSampler
@@ -109,6 +109,29 @@ def test_a_run_at_p_one_is_graded_by_a_team_in_which_both_write(command):
     assert after["kl"][0] > 0 and {"step handoff pass@2", "training handoff pass@2"} <= set(after)
 
 
+# ---- annealed: p of an update ----
+
+def test_p_stays_for_its_share_of_the_updates_and_ends_where_it_is_told():
+    late = Config(steps=201, p=0.5, p_end=1.0)
+    found = [tandem.p_at(late, step) for step in (0, 100, 150, 200)]
+    assert found[:2] == [0.5, 0.5] and found[3] == 1.0
+    assert found[2] == pytest.approx(0.5 + 0.5 * (150 - 100.5) / (200 - 100.5))
+    early = Config(steps=201, p=0.5, p_end=1.0, p_from=0.0)
+    assert [tandem.p_at(early, step) for step in (0, 100, 200)] == [0.5, 0.75, 1.0]
+    assert {tandem.p_at(Config(steps=201, p=0.3), step) for step in (0, 100, 200)} == {0.3}
+    # the same senior tokens as p = .625 all along
+    mean = sum(tandem.p_at(Config(steps=200, p_end=1.0), step) for step in range(200)) / 200
+    assert mean == pytest.approx(0.625, abs=0.002)
+
+
+def test_an_annealed_run_ends_with_the_senior_alone(command):
+    code, _, err = command("--method", "tandem", "--env", "guess", "--p-end", "1", "--steps", "4")
+    assert code == 0 and "draws at p" not in err
+    lines = metrics()
+    assert [line["p"] for line in lines] == pytest.approx([0.5, 0.5, 0.5, 1.0])
+    assert lines[-1]["senior_share"] == 1.0 > lines[0]["senior_share"]
+
+
 # ---- metrics ----
 
 def test_author_stats_by_hand():
@@ -116,20 +139,20 @@ def test_author_stats_by_hand():
     author = torch.tensor([[0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0]]).bool()
     opens = torch.tensor([[0, 1, 0, 1, 0, 0], [0, 1, 1, 1, 0, 0]]).bool()  # the last is no sample
     rows = SimpleNamespace(tokens=torch.zeros(2, 6), mask=mask, author=author, opens=opens)
-    assert tandem.author_stats(rows, Config()) == {
-        "senior_share": 2 / 6, "redraws": 4, "senior_draws": 1 / 4, "run_length": 6 / 4}
+    assert tandem.author_stats(rows, "word", 0.5) == {
+        "p": 0.5, "senior_share": 2 / 6, "redraws": 4, "senior_draws": 1 / 4, "run_length": 6 / 4}
 
 
 def test_a_broken_coin_is_noticed_and_a_fair_one_is_not(capsys):
     for p in (0.5, 0.75, 1.0):
         rows = team_rows(p)[1]
-        stats = tandem.author_stats(rows, Config(p=p))
+        stats = tandem.author_stats(rows, "word", p)
         assert stats["redraws"] > 40 and stats["run_length"] <= 3
         assert not tandem.share_is_off(stats, p) and not capsys.readouterr().err
         assert tandem.share_is_off(stats, 0.05)
-        tandem.author_stats(rows, Config(p=0.05, schedule="alternate"))  # which has no coin
+        tandem.author_stats(rows, "alternate", 0.05)  # which has no coin
         assert not capsys.readouterr().err
-        tandem.author_stats(rows, Config(p=0.05))
+        tandem.author_stats(rows, "word", 0.05)
         assert "draws at p = 0.05" in capsys.readouterr().err
     assert tandem.share_is_off({"senior_draws": 0.55, "redraws": 10_000}, 0.5)
     assert not tandem.share_is_off({"senior_draws": 0.55, "redraws": 100}, 0.5)
