@@ -37,7 +37,7 @@ import sft
 from model import GPT
 from rollout import (Sampling, episode_rewards, evaluate, final_tasks, next_tasks, open_env,
                      rollout, streams_of, succeeded, train_tasks)
-from run import Count, CountOr0, Rate, Share, Width
+from run import Count, CountOr0, Layers, Rate, Share, Width
 from sampler import Sampler
 
 Mix = Literal["annealed", "fixed", "opd", "grpo"]
@@ -62,7 +62,7 @@ class Config(grpo.RLConfig):
     anneal: Share = 0.53  # T, the share of the steps that anneal (paper: 80 of 150 steps)
     weights: Weights = "tdur"  # of turns: tdur (paper), one: w = 1, uniform: its mean
     teacher: str = "auto"  # the frozen teacher: a checkpoint or a run; auto: made once and cached
-    teacher_layers: Count = 2  # of a teacher made here
+    teacher_layers: Layers = 2  # of a teacher made here
     teacher_width: Width = 96  # of a teacher made here
     teacher_skill: Rate = 0.55  # success at which the teacher's demonstrations end
     teacher_target: Rate = 0.65  # success at which its reinforcement ends: short of perfect

@@ -1,4 +1,4 @@
-"""LoRA, low-rank adapters on frozen weights (arXiv 2106.09685), and tandem's two authors in one pass.
+"""LoRA, low-rank adapters on frozen weights (arXiv 2106.09685); tandem's two authors in one pass.
 
     python train.py --method tandem --senior FOLDER --lora 16      # FOLDER: public weights
 

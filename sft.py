@@ -30,7 +30,7 @@ from model import (GPT, GPTConfig, apply_gradients, by_length, sampled_length, s
                    token_logp, zero_gradients)
 from rollout import (Sampling, check_prompts, evaluate, final_tasks, open_env, solo_table,
                      worst_family)
-from run import Count, CountOr0, Positive, Rate, Width, all_sum, in_range
+from run import Count, CountOr0, Layers, Positive, Rate, Width, all_sum, in_range
 from sampler import Sampler, choose_compile, sampling_dtype
 
 
@@ -39,7 +39,7 @@ class ModelConfig(run.Config):
     """Model and warm start"""
     tokenizer: str = "trained"  # trained (on the world's text), or tiktoken's name of one: gpt2
     context: CountOr0 = 0  # tokens an episode may take; 0: the world's own default
-    layers: Count = 2  # of the model that is trained
+    layers: Layers = 2  # of the model that is trained
     width: Width = 96  # of the model that is trained
     cache: str = "out/warm"  # folder where warm starts are kept
     sft_lr: Rate = 2e-3  # AdamW's learning rate on demonstrations
@@ -55,7 +55,7 @@ class ModelConfig(run.Config):
 class PolicyConfig(ModelConfig):
     """How a policy plays"""
     level: CountOr0 = 0  # difficulty, in a world that has levels; 0: the world's own default
-    turns: in_range(int, least=0, most=10_000) = 0  # turns a game may take; 0: the world's own default
+    turns: in_range(int, least=0, most=10_000) = 0  # turns of a game; 0: the world's own default
     max_new: CountOr0 = 0  # tokens a turn may take; 0: the world's own default
     rows: CountOr0 = 0  # texts decoded side by side: fewer take less memory; 0: all of an update
     dry_run: bool = False  # print how much memory the run would take, and end

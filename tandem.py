@@ -36,7 +36,7 @@ from lib.terminal import print_episodes
 from model import LOGITS
 from rollout import (episode_rewards, evaluate, next_tasks, open_env, rollout, solo_table,
                      summary)
-from run import Count, CountOr0, Rate, Share, Width, in_range
+from run import CountOr0, Layers, Rate, Share, Width, in_range
 from sampler import Sampler, copy_as, draw, row_key, sampling_dtype, uniform
 
 Schedule = Literal["word", "step", "token", "chunk", "alternate"]
@@ -54,7 +54,7 @@ class Config(grpo.Config):
     junior: str = "auto"  # frozen: a run, public weights; self: the senior's start; auto: made once
     junior_skill: str = "junior"  # whose demonstrations it learns (a world of one notation: senior)
     junior_target: float = -1.0  # success that ends its warm start; below 0: the world's default
-    junior_layers: Count = 2  # of a junior made here
+    junior_layers: Layers = 2  # of a junior made here
     junior_width: Width = 64  # of a junior made here
     junior_weight: Rate = 0.0  # weight of the junior's tokens in the loss (paper: 0)
     kl_to: Literal["warm", "junior"] = "warm"  # reference of --kl: senior's warm start, or junior

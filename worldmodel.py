@@ -45,7 +45,7 @@ from envs.record import coverage, fact_f1
 from lib.cache import locked
 from model import GPT, small_config
 from rollout import training_rows
-from run import Count, CountOr0, Rate, Several, gathered, in_range
+from run import Count, CountOr0, Layers, Rate, Several, gathered, in_range
 from sampler import Sampler, choose_compile, generate, sampling_dtype
 
 TERMS = ("format", "sup", "dedup")
@@ -57,7 +57,7 @@ class Config(sft.ModelConfig):
     method = "worldmodel"
     env: str = "house"
     steps: Count = 100
-    layers: Count = 3
+    layers: Layers = 3
     warm_steps: CountOr0 = 2000
     eval_problems: Count = 100
     test_problems: CountOr0 = 256

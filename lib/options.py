@@ -30,12 +30,14 @@ def in_range(kind, **rule):
     return Annotated[kind, rule]
 
 
-Count = in_range(int, least=1)
-CountOr0 = in_range(int, least=0)  # 0: somebody else's default
-Several = in_range(int, least=2)
-Width = in_range(int, least=32, multiple=32)
-Rate = in_range(float, least=0)
-Positive = in_range(float, above=0)
+# Upper bounds are far above what anybody means: beyond them numbers overflow inside of libraries.
+Count = in_range(int, least=1, most=10**9)
+CountOr0 = in_range(int, least=0, most=10**9)  # 0: somebody else's default
+Several = in_range(int, least=2, most=10**9)
+Layers = in_range(int, least=1, most=1024)
+Width = in_range(int, least=32, most=2**17, multiple=32)
+Rate = in_range(float, least=0, most=10**6)
+Positive = in_range(float, above=0, most=10**30)
 Share = in_range(float, least=0, most=1)
 
 

@@ -49,6 +49,12 @@ REFUSED = {  # of every run, shown for the default method, tandem
     "resume of a config that is none": ("--resume --out listed", "listed/config.json")}
 TANDEM = {
     "unknown schedule": ("--schedule weekly", "alternate"),
+    "a learning rate that overflows": ("--lr 1e39", "--lr is at most 1,000,000"),
+    "a warm start's that overflows": ("--sft-lr 1e308", "--sft-lr is at most 1,000,000"),
+    "a width that overflows": (f"--width {32 * 10**30}", "--width is at most 131,072"),
+    "layers without end": ("--layers 1000000000", "--layers is at most 1,024"),
+    "steps that overflow": (f"--steps {10**30}", "--steps is at most 1,000,000,000"),
+    "turns without end": ("--turns 100000", "--turns is at most 10,000"),
     "unknown notation of the junior": ("--junior-skill x --junior auto", "graded"),
     "env without that junior": ("--env guess --junior-skill graded", "'graded'"),
     "unknown reference": ("--kl-to x", "warm"),
