@@ -5,11 +5,14 @@
     python bench.py tricks                 # what each trick of the decode step is worth
     python bench.py tree                   # fGRPO's tree of 84 samples against a flat group of 84
     python bench.py authors --senior DIR   # a tandem step in one pass, or with two models
+    python bench.py update                 # a whole GRPO update beside TRL's (pip install trl)
 
 Prints a table, and one JSON object as the last line. What is compared runs in turn, several times.
 Reported are medians, and the spread (smallest to largest) of the ratios of neighbouring runs.
 Weights are random and no token ends a reply. The comparison with Hugging Face needs `transformers`
 and `safetensors`.
+
+`update` is of size toy, toy4 or smollm2 (the shape of a small public model: --senior DIR).
 
 Every sampler draws at temperature 1 and reports the log-prob of each token it drew. `limit` is a
 step that only multiplies (the model's weights, by that many rows) and reads its cache (half full on
@@ -22,7 +25,7 @@ import statistics
 
 import torch
 
-from claims import authors, speed
+from claims import authors, speed, update
 
 
 def show(result):
@@ -63,15 +66,29 @@ def show_tree(times, facts):
     print(json.dumps({**facts, **speed.machine(), **result}))
 
 
+def show_updates(sizes, repeats, senior, quiet):
+    """A table a size, then the JSON. senior: the folder that smollm2's weights come from."""
+    versions = {**speed.machine(), **update.versions()}
+    if not quiet:
+        print(", ".join(f"{name} {number}" for name, number in versions.items()))
+    found = []
+    for size in sizes:
+        found.append(update.measure(size, repeats, senior if size == "smollm2" else ""))
+        if not quiet:
+            update.show(found[-1])
+    print(json.dumps({**versions, "runs": found}))
+
+
 def main(argv=None):
     device = "cuda" if (gpu := torch.cuda.is_available()) else "cpu"
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     add, (size, batch) = parser.add_argument, ("10m,124m", "1,64,256") if gpu else ("toy", "64")
-    add("what", nargs="?", default="sampling", choices=["sampling", "tricks", "tree", "authors"])
-    add("--size", default=size, help=f"of {', '.join(speed.SIZES)}, separated by commas [{size}]")
+    modes = ["sampling", "tricks", "tree", "authors", "update"]
+    add("what", nargs="?", default="sampling", choices=modes)
+    add("--size", help=f"of {', '.join(speed.SIZES)}, separated by commas [{size}; update: toy]")
     add("--batch", default=batch, help=f"rows, separated by commas [{batch}]")
-    add("--senior", default="", help="of authors: a folder of public weights")
+    add("--senior", default="", help="of authors and update: a folder of public weights")
     add("--compile", action="store_true", help="of authors: compile the decode step")
     add("--only", default="", help="these samplers, as in the table: ours compiled,no cache [all]")
     add("--repeats", type=int, default=5, help="[5]")
@@ -80,20 +97,24 @@ def main(argv=None):
     add("--profile", action="store_true", help="on a GPU: a decode step's longest kernels instead")
     args = parser.parse_args(argv)
     repeats, only = max(1, args.repeats), [name.strip() for name in args.only.split(",") if name]
-    sizes, batches = args.size.split(","), args.batch.split(",")
-    if set(sizes) - speed.SIZES.keys() or not all(b.isdigit() and int(b) for b in batches):
-        parser.error(f"--size is of {', '.join(speed.SIZES)}; --batch numbers of rows, as 1,16,64")
+    known, usual = (update.SIZES, "toy") if args.what == "update" else (speed.SIZES, size)
+    sizes, batches = (args.size or usual).split(","), args.batch.split(",")
+    if set(sizes) - known.keys() or not all(b.isdigit() and int(b) for b in batches):
+        parser.error(f"--size is of {', '.join(known)}; --batch numbers of rows, as 1,16,64")
     if args.profile and not gpu:
         parser.error("--profile needs a GPU")
 
-    if bool(args.senior) != (args.what == "authors"):
-        parser.error("authors needs --senior FOLDER, and nothing else does")
+    public = args.what == "authors" or (args.what == "update" and "smollm2" in sizes)
+    if bool(args.senior) != public:
+        parser.error("authors and update --size smollm2 need --senior FOLDER, nothing else does")
 
     torch.set_num_threads(max(1, args.threads))
     if args.what == "authors":
         rows = [int(b) for b in batches]
         found = authors.show(args.senior, rows, repeats, device, args.compile)
         return print(json.dumps({**speed.machine(), "threads": args.threads, "runs": found}))
+    if args.what == "update":
+        return show_updates(sizes, repeats, args.senior, args.json)
     if args.what == "tree":
         return show_tree(*speed.tree(repeats))
     if args.what == "tricks":

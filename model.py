@@ -58,10 +58,11 @@ class Attention(nn.Module):
         B, T, _ = x.shape
         H, K = self.cfg.heads, self.cfg.kv_heads
         qkv = self.qkv(x).view(B, T, H + 2 * K, -1)
-        q, k, v = qkv.split([H, K, K], dim=2)  # [B, T, H, C], [B, T, K, C] twice
+        q_and_k, v = qkv.split([H + K, K], dim=2)  # [B, T, H + K, C], [B, T, K, C]
         if self.cfg.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+            q, k = q_and_k.split([H, K], dim=2)
+            q_and_k = torch.cat([self.q_norm(q), self.k_norm(k)], dim=2)
+        q, k = rotate(q_and_k, cos, sin).split([H, K], dim=2)
         # write the new keys and values into their slots, then attend to the slots so far
         if cache is not None:
             keys, values = cache  # [B_all, K, S, C] each: a head's slots lie together, fast to read

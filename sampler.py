@@ -39,7 +39,7 @@ def mix(x):
 
 
 def uniform(key, count):
-    """key, count: [B] int64 -> [B] fp32 in [0, 1), multiples of 2^-24, the same on any device."""
+    """key, count: int64 of one shape -> fp32 in [0, 1), multiples of 2^-24, the same anywhere."""
     high, low = key >> 31, key & 0x7FFFFFFF
     bits = mix(mix(mix(low + count * 0x9E3779B1 & 0xFFFFFFFF) ^ high) + low & 0xFFFFFFFF)
     return (bits >> 8).float() * 2.0**-24
@@ -48,7 +48,11 @@ def uniform(key, count):
 def draw(probs, u):
     """Inverse CDF. probs: [B, V], which need not sum to 1; u: [B] in [0, 1) -> token [B]: the first
     whose cumulated probability exceeds u * total. One of probability 0 is never drawn."""
-    cdf = torch.where(probs > 0, probs.cumsum(-1), -1.0)
+    cdf = probs.cumsum(-1)
+    if cdf.device.type == "cpu":  # summed in order, so it never falls and can be searched
+        place = torch.searchsorted(cdf, (u * cdf[:, -1])[:, None], right=True)[:, 0]
+        return place.clamp(max=probs.shape[1] - 1)  # of NaN there is no place
+    cdf = torch.where(probs > 0, cdf, -1.0)
     return (cdf > u[:, None] * cdf.amax(-1, keepdim=True)).int().argmax(-1)
 
 
@@ -106,8 +110,9 @@ class Sampler:
         slots, long = self.context + 1, dict(dtype=torch.long, device=device)  # + 1: scrap
         self.add(
             tokens=torch.zeros(rows, slots, **long), logp=torch.zeros(rows, slots, device=device),
+            luck=torch.zeros(rows, slots, device=device),  # uniforms of a call's tokens
             **{name: torch.zeros(rows, **long)
-               for name in ("length", "began", "limit", "count", "key")},
+               for name in ("length", "began", "limit", "count", "key", "counted")},
             finished=torch.ones(rows, dtype=torch.bool, device=device),
             open=torch.zeros(rows, dtype=torch.bool, device=device))  # in the middle of a turn
         self.per_token = ["tokens", "logp"]  # what is known of each token, [B, S+1] each
@@ -155,8 +160,12 @@ class Sampler:
 
     def step(self):
         logp = self.logits(0).log_softmax(-1)  # [B, V]
-        token = draw(logp.exp(), uniform(self.key, self.count))
+        token = draw(logp.exp(), self.next_of(self.luck))
         self.emit(token, {"logp": logp.gather(1, token[:, None])[:, 0]})
+
+    def next_of(self, luck):
+        """luck: [B, S+1], uniforms made ahead -> that of each row's next token, [B]."""
+        return luck.gather(1, (self.count - self.counted)[:, None])[:, 0]
 
     def emit(self, token, values):
         """Append a token to unfinished rows, and `values` {name: [B]} beside it -> which rows."""
@@ -255,6 +264,12 @@ class Sampler:
         self.length[rows] = 0
         self.open[rows] = False
 
+    def ahead(self, luck, key, max_new):
+        """Make the uniforms of the next tokens: hashed token by token they cost as much as a
+        layer of a small model."""
+        token = torch.arange(min(max_new + 1, luck.shape[1]), device=luck.device)
+        luck[:, :len(token)] = uniform(key[:, None], self.count[:, None] + token)
+
     @torch.no_grad()
     def sample(self, max_new, stop_ids, *, temperature=1.0, rows=None, enough=None):
         """Decode up to max_new tokens in `rows` (default: all), each until one of stop_ids or the
@@ -272,6 +287,8 @@ class Sampler:
         self.finished.copy_(~chosen | (self.length >= self.limit))
         self.is_stop.zero_()[list(stop_ids)] = True
         self.temperature.fill_(max(temperature, 1e-6))  # all the mass on the largest logit
+        self.counted.copy_(self.count)
+        self.ahead(self.luck, self.key, max_new)
         longest, writing = int(self.length.max()), int(chosen.sum())
         left = 0 if enough is None else writing - enough
         for i in range(max_new):

@@ -85,6 +85,7 @@ class TandemSampler(Sampler):
                  fresh=torch.ones(rows, dtype=torch.bool, device=device),  # author just drawn
                  since=torch.zeros(rows, dtype=torch.long, device=device),
                  author_key=torch.zeros(rows, dtype=torch.long, device=device),
+                 coins=torch.zeros_like(self.luck),  # uniforms of a call's draws of the author
                  wrote=torch.zeros_like(self.tokens, dtype=torch.bool),
                  opens=torch.zeros_like(self.tokens, dtype=torch.bool),
                  junior_logp=torch.zeros_like(self.logp))
@@ -111,9 +112,13 @@ class TandemSampler(Sampler):
         if running != self.running:
             self.running, self.graph = running, None  # a CUDA graph repeats what it captured
 
-    def coin(self, rows=slice(None)):
+    def coin(self, rows):
         """The next draw of the author, from a random stream of its own. True: the senior writes."""
         return uniform(self.author_key[rows], self.count[rows]) < self.p
+
+    def ahead(self, luck, key, max_new):
+        super().ahead(luck, key, max_new)
+        super().ahead(self.coins, self.author_key, max_new)
 
     def seed(self, streams, rows=None):
         super().seed(streams, rows)
@@ -146,12 +151,12 @@ class TandemSampler(Sampler):
     def step(self):
         senior, junior = self.both_logp()
         author = torch.where(self.author[:, None], senior, junior)
-        token = draw(author.exp(), uniform(self.key, self.count))  # [B]
+        token = draw(author.exp(), self.next_of(self.luck))  # [B]
         at = token[:, None]
         active = self.emit(token, {
             "logp": senior.gather(1, at)[:, 0], "junior_logp": junior.gather(1, at)[:, 0],
             "wrote": self.author, "opens": self.fresh})
-        coin = torch.where(self.toggle, ~self.author, self.coin())
+        coin = torch.where(self.toggle, ~self.author, self.next_of(self.coins) < self.p)
         author, since = next_author(self.author, self.since, self.boundary[token], coin,
                                     max_gap=self.max_gap)
         self.author.copy_(torch.where(active, author, self.author))

@@ -9,6 +9,7 @@ A question is a chain of additions and subtractions from left to right, digits m
 j = 9): `f-b=e`. Lines are equally long in both, and nothing in the question asks for either. Only
 the answer counts for the reward, so which notation a model falls into is its own habit.
 """
+import functools
 import random
 import re
 
@@ -21,6 +22,19 @@ PRIVATE = re.compile(r"[a-j][+-][a-j]=[a-j]")
 SKILLS = {  # -> share of private lines, share of chains in which each line draws its notation anew
     "plain": (0.0, 0.0), "private": (1.0, 0.0), "senior": (0.6, 0.3), "senior40": (0.4, 0.3),
     "junior": (0.0, 0.0), "graded": (0.005, 0.0)}
+
+
+@functools.lru_cache(50_000)  # a group asks eight times, and valid problems come up at every look
+def problem(ops, task, split):
+    """-> the question, its digits and signs"""
+    rng = random.Random(f"arithmetic {ops} {task}")
+    while True:  # the first question drawn that belongs to the split
+        digits = [rng.randrange(10) for _ in range(ops + 1)]
+        signs = [rng.choice("+-") for _ in range(ops)]
+        steps = zip(signs, digits[1:])
+        question = str(digits[0]) + "".join(sign + str(digit) for sign, digit in steps)
+        if split_of(question) == split:
+            return question, digits, signs
 
 
 class Arithmetic(Env):
@@ -38,14 +52,8 @@ class Arithmetic(Env):
         return None
 
     def reset(self, task, split):
-        rng = random.Random(f"arithmetic {self.ops} {task}")
-        while True:  # the first question drawn that belongs to the split
-            self.digits = [rng.randrange(10) for _ in range(self.ops + 1)]
-            self.signs = [rng.choice("+-") for _ in range(self.ops)]
-            steps = zip(self.signs, self.digits[1:])
-            question = str(self.digits[0]) + "".join(sign + str(digit) for sign, digit in steps)
-            if split_of(question) == split:
-                return question
+        question, self.digits, self.signs = problem(self.ops, task, split)
+        return question
 
     def lines(self):
         """The chain in plain notation, and the result."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import bench
-from claims import speed
+from claims import speed, update
 from model import GPT, GPTConfig
 
 TINY = (GPTConfig(31, 30, layers=1, heads=1, kv_heads=1, width=32, head_width=32, ffn_width=32), 3, 12)
@@ -107,3 +107,65 @@ def test_a_tree_beside_a_flat_group(monkeypatch, capsys):
     for part in ("sampling", "update"):
         assert found[part]["ratio"] == pytest.approx(found[part]["tree_s"] / found[part]["flat_s"])
     assert found["update"]["tree_s"] > found["sampling"]["tree_s"]
+
+
+# ---- a whole update ----
+
+@pytest.fixture
+def tiny_update(monkeypatch):
+    shape = {"layers": 1, "width": 32, "prompts": 2, "group": 3, "max_new": 4}
+    monkeypatch.setitem(update.SIZES, "toy", shape)
+    monkeypatch.setattr(update, "WARM", 1)
+
+
+def test_a_whole_update(tiny_update, monkeypatch, capsys):
+    """A table and its JSON, every group with variance; TRL beside ours where it is installed."""
+    out = run(monkeypatch, capsys, "update", "--repeats", "2")
+    *table, last = out.strip().splitlines()
+    found = json.loads(last)
+    here, = found["runs"]
+    assert found["torch"] == torch.__version__
+    assert (here["prompts"], here["group"], here["prompt_tokens"], here["new_tokens"]) == (2, 3, 14, 4)
+    assert {"ours", "ours, tandem"} <= here["ways"].keys()
+    assert ("TRL" in here["ways"]) == (not update.missing()) == ("pip install" not in out)
+    for name, x in here["ways"].items():
+        assert any(line.startswith(name + " ") for line in table)
+        assert x["variance"] == 1 and x["tokens"] == 2 * 3 * 4
+        assert len(x["all"]) == 2 and all(x[part] > 0 for part in ("rollout", "scoring", "update"))
+    assert "proves nothing" not in out
+
+
+def test_trl_makes_the_same_update_as_ours(tiny_update, monkeypatch, capsys):
+    """Which is faster is not asserted, only that the two stand side by side."""
+    pytest.importorskip("trl", reason="pip install trl")
+    found = update.measure("toy", 2)["ways"]
+    assert found["TRL"]["ratio"] == 1
+    low, high = found["ours"]["spread"]
+    assert 0 < low <= found["ours"]["ratio"] <= high
+
+
+def test_groups_without_variance_are_told(tiny_update, monkeypatch, capsys):
+    monkeypatch.setattr(update, "reward_of", lambda text: 0.5)
+    monkeypatch.setattr(update, "missing", lambda: ["trl"])
+    out = run(monkeypatch, capsys, "update", "--repeats", "1")
+    ways = json.loads(out.strip().splitlines()[-1])["runs"][0]["ways"]
+    assert ways["ours"]["variance"] == 0 and "proves nothing" in out
+
+
+def test_their_tokenizer_has_our_ids(tiny_update):
+    pytest.importorskip("transformers", reason="pip install transformers")
+    cfg, env = update.tandem.Config(**update.SIZES["toy"]), update.open_world()
+    tok, _ = update.open_start(cfg, env, "")
+    theirs, ids = update.their_tokenizer(tok, ""), update.questions(cfg, env, tok, 3)
+    texts = update.their_prompts(ids, tok, theirs)
+    assert len(texts) == 6 and theirs.eos_token_id == tok.end_id
+    every = list(range(tok.n_vocab))
+    assert theirs.convert_tokens_to_ids(theirs.convert_ids_to_tokens(every)) == every
+    with pytest.raises(ValueError, match="disagree"):
+        update.their_prompts([ids[0][:-1] + [tok.end_id, 300 - 42 - 1, 0x80]], tok, theirs)
+
+
+@pytest.mark.parametrize("args", [["--size", "10m"], ["--size", "smollm2"], ["--senior", "x"]])
+def test_what_an_update_refuses(monkeypatch, capsys, args):
+    with pytest.raises(SystemExit):
+        run(monkeypatch, capsys, "update", *args)
