@@ -8,6 +8,7 @@ points; otherwise the verdict is unclear.
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +92,48 @@ def verdict(differences, kind, margin=0.02):
     if -margin < mean - half and mean + half < margin:
         return "yes"
     return "no" if mean + half < -margin else "unclear"
+
+
+def tail(t, freedom):
+    """P(T > t) of Student's t. With x = sqrt(freedom) tan(angle) its density is a power of the
+    cosine, which is summed by the midpoint rule."""
+    def area(low, high, n=2000):
+        width = (high - low) / n
+        return width * sum(math.cos(low + (i + 0.5) * width) ** (freedom - 1) for i in range(n))
+    angle, quarter = math.atan(t / math.sqrt(freedom)), math.pi / 2
+    return area(angle, quarter) / area(-quarter, quarter)
+
+
+def p_value(differences, kind, margin=0.02):
+    """How surprising the differences would be if the claim did not hold: twice the one-sided p, so
+    that it is below .05 just when verdict() says yes. "as good": the larger p of the two bounds."""
+    n, mean = len(differences), sum(differences) / len(differences)
+    if n < 2:
+        return 1.0
+    error = math.sqrt(sum((x - mean) ** 2 for x in differences) / (n - 1) / n) or 1e-12
+    if kind == "better":
+        return min(1.0, 2 * tail(mean / error, n - 1))
+    return min(1.0, 2 * max(tail((mean + margin) / error, n - 1),
+                            tail((margin - mean) / error, n - 1)))
+
+
+def holm(p_values, level=0.05):
+    """Holm's correction: which of these claims hold together -> [bool]. The smallest p must be
+    below level / m, the next below level / (m - 1), and so on; the first that is not ends it."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    hold = [False] * len(p_values)
+    for rank, i in enumerate(order):
+        if p_values[i] > level / (len(order) - rank):
+            break
+        hold[i] = True
+    return hold
+
+
+def bootstrap(values, resamples=10_000):
+    """95% percentile interval of the mean over seeds, drawn with replacement -> low, high"""
+    rng, n = random.Random(0), len(values)
+    means = sorted(sum(rng.choices(values, k=n)) / n for _ in range(resamples))
+    return means[round(0.025 * resamples)], means[round(0.975 * resamples) - 1]
 
 
 # ---- tables ----
