@@ -1,6 +1,7 @@
 """The comparison of arms: intervals, verdicts and tables on numbers made up by hand, that every arm is
 a command, and that the pictures are well-formed. No training."""
 import json
+import random
 import math
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -63,6 +64,36 @@ def test_verdicts_by_hand(differences, better, as_good):
 def test_the_margin_of_as_good_can_be_chosen():
     assert verdict([0.04] * 3, "as good", margin=0.05) == "yes"
     assert verdict([-0.06] * 3, "as good", margin=0.05) == "no"
+
+
+def test_p_values_say_yes_where_the_interval_does():
+    for freedom, t in ((2, 4.303), (9, 2.262)):
+        assert 2 * claims.tail(t, freedom) == pytest.approx(0.05, abs=1e-4)
+    assert claims.tail(0, 5) == pytest.approx(0.5)
+    rng, yes = random.Random(0), []
+    for _ in range(300):
+        shift = rng.choice([0, 0.01, 0.05])
+        found = [rng.gauss(shift, 0.02) for _ in range(rng.choice([3, 6, 10]))]
+        for kind in ("better", "as good"):
+            held = claims.verdict(found, kind) == "yes"
+            assert (claims.p_value(found, kind) < 0.05) == held
+            yes.append(held)
+    assert 50 < sum(yes) < 550
+    assert claims.p_value([0.5], "better") == 1.0
+    assert claims.p_value([0.1, 0.1, 0.1], "better") < 1e-6
+
+
+def test_holms_correction_by_hand():
+    assert claims.holm([0.01, 0.04, 0.03]) == [True, False, False]  # 0.03 > 0.05 / 2
+    assert claims.holm([0.02, 0.01, 0.04]) == [True, True, True]
+    assert claims.holm([0.02, 0.3, 0.02]) == [False] * 3  # 0.02 > 0.05 / 3
+    assert claims.holm([]) == []
+
+
+def test_a_bootstrap_is_as_lopsided_as_the_seeds():
+    low, high = claims.bootstrap([0.1, 0.1, 0.1, 0.9])
+    assert low == pytest.approx(0.1) and 0.6 < high < 0.9
+    assert claims.bootstrap([0.3] * 5) == pytest.approx((0.3, 0.3))
 
 
 def test_runs_side_by_side_keep_their_names():
