@@ -392,15 +392,21 @@ def measure(r, sampler, split, n, temperature):
 
 
 @torch.no_grad()
-def weighed_episode(r, task):
-    """A sampled episode, with T-DUR's weights -> [(heard, said, w, d, h)] by turn, its dict"""
+def weighed_rows(r, task):
+    """A sampled episode, with T-DUR's weights -> Rows, its turns' w, d and h, its dict"""
     cfg = dataclasses.replace(r.cfg, temperature=1.0)
     streams, how = [(cfg.seed, "weighed", task)], Sampling(max_new=cfg.max_new)
     rows, episodes = rollout(r.solo, r.env, r.tok, [task], cfg.final_split, streams, how)
     log_ratio = torch.where(rows.mask, grpo.score(r.teacher, rows, cfg) - rows.behaviour_logp, 0.0)
     w, _, d, h = (x[0].tolist() for x in unit_weights(rows, log_ratio, rows.turn_of_token, 1))
+    return rows, (w, d, h), episodes[0]
+
+
+def weighed_episode(r, task):
+    """The same as text -> [(heard, said, w, d, h)] by turn, its dict"""
+    rows, (w, d, h), episode = weighed_rows(r, task)
     turns = [(heard, said, w[k], d[k], h[k]) for heard, said, k in turns_of(rows, r.tok)]
-    return turns, episodes[0]
+    return turns, episode
 
 
 def turns_of(rows, tok):

@@ -3,6 +3,7 @@
     python sample.py out/tandem-arithmetic-0 --n 3   # chains of the senior and of the team
     python sample.py out/worldmodel-house-0          # states, and nine imagined steps
     python sample.py out/atod-house-0                # episodes, with T-DUR's weight of each turn
+    python sample.py out/atod-house-0 --html a.html  # the same and its curves, as a page to show
     python sample.py --env house --play              # play any world yourself; ? lists commands
     python sample.py --env house --agent out/atod-house-0     # or watch a model play it
 
@@ -12,6 +13,7 @@ import argparse
 import sys
 
 import envs
+import pages
 import run
 import sft
 import train
@@ -51,10 +53,15 @@ def watch(args):
 
 def look(args):
     """What the run's method shows of it."""
+    if args.html:
+        pages.check(args.html)
     method, r = train.reopen(args.run, final_split=args.split, seed=args.seed)
     if args.temperature >= 0:
         r.cfg.temperature = args.temperature
-    method.show(r, max(1, args.n))
+    if args.html:
+        pages.write(args.html, method, r, args)
+    else:
+        method.show(r, max(1, args.n))
 
 
 def read_arguments(argv):
@@ -67,6 +74,8 @@ def read_arguments(argv):
                         help="of a policy's samples; 0: greedy [as trained]")
     parser.add_argument("--seed", type=int, default=0,
                         help="of the draws, or which task is played [0]")
+    parser.add_argument("--html", default="", metavar="FILE",
+                        help="of a run: write a page that stands alone, instead of text")
     parser.add_argument("--env", default="", help="a world to play, with --play or --agent")
     parser.add_argument("--play", action="store_true", help="you play")
     parser.add_argument("--agent", default="",
@@ -77,6 +86,8 @@ def read_arguments(argv):
     args = parser.parse_args(argv)
     if bool(args.env) == bool(args.run) or bool(args.env) != (args.play != bool(args.agent)):
         parser.error("give a run's output folder, or --env NAME with either --play or --agent CKPT")
+    if args.html and args.env:
+        parser.error("--html is of a run's output folder")
     return args
 
 

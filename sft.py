@@ -284,15 +284,20 @@ def check_memory(cfg, env, device, shapes, roles, twice):
     size = 2 if sampling_dtype(cfg, device) == torch.bfloat16 else 4
     parts = memory.plan(cfg, trained, next(iter(frozen), None), decoded_rows(cfg, env),
                         max(1, trained.context - new), size, rank, pair=twice and rank > 0)
-    public = isinstance(start, str) and weights.is_folder(start)
-    memory.check(parts, device, cfg.dry_run, public)
+    memory.check(parts, device, cfg.dry_run, is_public(start))
 
 
 def adapter_rank(cfg, start):
     """--lora, or its default: 16 for public weights, else 0, which trains all weights."""
     wanted = getattr(cfg, "lora", 0)
-    public = isinstance(start, str) and weights.is_folder(start)
-    return wanted if wanted >= 0 else 16 if public else 0
+    return wanted if wanted >= 0 else 16 if is_public(start) else 0
+
+
+def is_public(start):
+    """Is it a folder of public weights, or a run that began with one?"""
+    if not start or not isinstance(start, str):
+        return False
+    return weights.is_folder(start) or load_model(start)[1].name == "folder"
 
 
 def opened(path, context):

@@ -195,7 +195,7 @@ def setup(cfg):
     device, rank = here["device"], here["rank"]
     senior = cfg.senior or (cfg.layers, cfg.width, cfg.skill, cfg.target)
     roles = {"senior": senior}
-    if cfg.junior != "self" and not (cfg.junior == "auto" and weights.is_folder(cfg.senior)):
+    if cfg.junior != "self" and not (cfg.junior == "auto" and sft.is_public(cfg.senior)):
         made_here = (cfg.junior_layers, cfg.junior_width, cfg.junior_skill,
                      cfg.junior_target)
         roles["junior"] = made_here if cfg.junior == "auto" else cfg.junior

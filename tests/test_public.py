@@ -73,6 +73,19 @@ def test_all_weights_train_on_request(command, stories, likes_e):
     assert moved(state)
 
 
+def test_a_run_can_begin_with_what_another_one_trained(command, stories, likes_e):
+    train(command, stories)
+    shutil.move("o", "first")
+    code, _, err = command("--method", "tandem", *TINY, "--senior", "first", "--out", "o",
+                           "--steps", "3")
+    assert code == 0, err
+    state = run.load("o/ckpt.pt")
+    assert lora.rank_in(state["model"]) == 16 and moved(state)
+    assert state["origins"] == {"senior": "first", "junior": "first"}
+    assert command("--resume", "--out", "o")[0] == 0
+    assert sft.load_model("o")[1].name == "folder"
+
+
 @pytest.mark.parametrize("rank", ["16", "0"])
 def test_resumed_equals_uninterrupted(command, stories, rank, likes_e, monkeypatch):
     how = ["--lora", rank, "--kl", "1", "--steps", "3"]
