@@ -350,7 +350,7 @@ def restored(state):
         raise ValueError(f"the weights in {origin} are not those that its adapters were made for")
     senior = lora.adapt(base, rank)
     run.load_trained(senior, state["model"])
-    return lora.merged(senior)
+    return lora.merged(senior).requires_grad_(True)
 
 
 def source_hash(path, model):

@@ -1,16 +1,21 @@
-"""What a step of two authors costs beside a step of one: in one pass, with two models.
+"""Two authors on public weights: what a step of both costs, and how well runs can be handed over.
 
-    python bench.py authors --senior FOLDER --batch 1,8,16,64
+    python bench.py authors --senior FOLDER --batch 1,8,16,64      # one pass, two models, solo
+    python -m claims.authors out/grpo-sums-0 out/tandem-sums-0     # runs, graded by their own start
 
 The junior is the senior's start. With adapters it is the same weights, and one pass decodes both
 (lora.py); else there are two models. `solo` is the senior alone, its adapters merged.
 """
+import dataclasses
 import statistics
+import sys
 
 import torch
 
 import chat
 import lora
+import run
+import tandem
 from claims import speed
 from claims.speed import ours, timed
 from model import GPT
@@ -83,6 +88,29 @@ def show(folder, batches, repeats, device, compile):
     return found
 
 
+def graded(out):
+    """A run on public weights -> every metric of tandem's table, with its start as the junior.
+    A GRPO run was trained without one."""
+    state = run.load(f"{out}/ckpt.pt")
+    options = {name: value for name, value in state["options"].items()
+               if name in {f.name for f in dataclasses.fields(tandem.Config)}}
+    start = next(iter(state["origins"].values()))
+    r = tandem.setup(tandem.Config(**{**options, "senior": out, "junior": start, "lora": 0,
+                                      "compile": "off", "resume": True}))
+    return tandem.measure(r, r.cfg.test_problems or r.env.first.problems)
+
+
+def main(runs):
+    print(f"{'run':28}{'solo':>8}{'step handoff':>14}{'training handoff':>18}{'legibility':>12}"
+          f"{'exact KL':>10}")
+    for out in runs:
+        found = graded(out)
+        cells = [found[name][0] for name in ("solo pass@1", "step handoff pass@1",
+                                             "training handoff pass@1", "legibility", "kl")]
+        print(f"{out[-27:]:28}{cells[0]:8.3f}{cells[1]:14.3f}{cells[2]:18.3f}{cells[3]:12.3f}"
+              f"{cells[4]:10.3f}")
+
+
 def on_a_card(here):
     """The same in runs/gpu.sh: Qwen3's shapes, random weights, and the memory that it took."""
     for size, rows in (("0.6b", 16), ("0.6b", 64), ("4b", 16)):
@@ -97,3 +125,7 @@ def on_a_card(here):
             peak = torch.cuda.max_memory_allocated() / 1e9 if here.device == "cuda" else 0.0
             return {f"{name}, over solo": x[1] for name, x in found.items()} | {"peak_gb": peak}
         here.found.attempt(f"authors: {size}, {rows} rows", measure, here.least(20))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

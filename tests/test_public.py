@@ -17,6 +17,7 @@ import sft
 import tandem
 import tokenizer
 import weights
+from claims import authors
 from envs import Step, sums
 from lib import memory
 from model import GPT, GPTConfig, small_config
@@ -84,6 +85,21 @@ def test_a_run_can_begin_with_what_another_one_trained(command, stories, likes_e
     assert state["origins"] == {"senior": "first", "junior": "first"}
     assert command("--resume", "--out", "o")[0] == 0
     assert sft.load_model("o")[1].name == "folder"
+    whole = [*TINY, "--senior", "first", "--lora", "0", "--out", "whole"]
+    assert command("--method", "tandem", *whole)[0] == 0
+    assert moved(run.load("whole/ckpt.pt"))
+
+
+def test_runs_are_graded_by_their_own_start(command, stories, likes_e, capsys):
+    for method in ("grpo", "tandem"):
+        code, _, err = command("--method", method, *TINY, "--senior", str(stories), "--out", method)
+        assert code == 0, err
+    authors.main(["grpo", "tandem"])
+    title, *lines = [line for line in capsys.readouterr().out.splitlines()
+                     if line.startswith(("run ", "grpo ", "tandem "))]
+    assert "step handoff" in title and [line.split()[0] for line in lines] == ["grpo", "tandem"]
+    after = json.loads(Path("tandem/result.json").read_text())["after"]
+    assert float(lines[1].split()[4]) == pytest.approx(after["legibility"][0], abs=2e-3)
 
 
 @pytest.mark.parametrize("rank", ["16", "0"])
