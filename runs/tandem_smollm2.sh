@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Tandem with a real language model: SmolLM2-135M-Instruct learns sums of two numbers up to 20, on a CPU.
 # The senior is adapters of rank 16 on the frozen model, the junior is the model without them, and one
-# pass decodes both. Needs pip install -e '.[hf]' and 4 GB of memory; SMOLLM2=FOLDER takes your own copy.
-# Time: TIME_TANDEM
-# Result: RESULT_TANDEM
+# pass decodes both. Needs pip install -e '.[hf]'; SMOLLM2=FOLDER takes your own copy.
+# Time: 10 minutes on one thread of an Intel Xeon, 8 of them training, and 4 GB of memory.
+# Result: the senior alone solves .15 to .19 of held-out sums before and .59 to .72 after (seeds 1 to 3);
+# GRPO does as well and is as legible on this task: docs/models.md.
 set -e
 model="${SMOLLM2:-out/smollm2}"
 bash runs/get_smollm2.sh "$model"
 python train.py --method tandem --env sums --senior "$model" --steps 20 --prompts 8 --group 8 \
-  --temperature 0.7 --lr 5e-4 --micro-rows 16 --eval-every 5 --eval-problems 40 "$@"
+  --temperature 0.7 --lr 1e-3 --micro-rows 16 --eval-every 5 --eval-problems 40 "$@"
