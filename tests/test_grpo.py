@@ -317,3 +317,4 @@ def test_reward_and_the_kl_term_both_move_the_model(command):
     lines = [json.loads(line) for line in Path("o/metrics.jsonl").read_text().splitlines()]
     assert lines[0]["grad_norm"] > 0 and lines[-1]["kl"] > 0
     assert {line["zero_variance"] for line in lines} - {1.0}
+    assert max(line["mismatch_max"] for line in lines) < 1e-4  # scored as it was sampled
