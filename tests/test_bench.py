@@ -169,3 +169,19 @@ def test_their_tokenizer_has_our_ids(tiny_update):
 def test_what_an_update_refuses(monkeypatch, capsys, args):
     with pytest.raises(SystemExit):
         run(monkeypatch, capsys, "update", *args)
+
+
+def test_a_step_of_two_authors_is_timed_in_each_way(stories, capsys):
+    bench.main(["authors", "--senior", str(stories), "--batch", "1,2", "--repeats", "1"])
+    *table, last = capsys.readouterr().out.splitlines()
+    assert [line.split()[1:3] for line in table[2:5]] == [
+        ["solo", table[2].split()[2]], ["one", "pass"], ["two", "models"]]
+    found = json.loads(last)
+    assert [x["rows"] for x in found["runs"]] == [1, 2]
+    assert all(x["solo"][1] == 1.0 and x["two models"][1] > 0 for x in found["runs"])
+
+
+def test_authors_without_a_model_is_one_line(capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["authors"])
+    assert "--senior FOLDER" in capsys.readouterr().err
