@@ -94,5 +94,8 @@ def merged(senior):
 
 
 def rank_in(state):
-    """The rank of the adapters in a checkpoint's weights; 0 where all weights were trained."""
-    return next((len(x) for name, x in state.items() if name.endswith(".attn.qkv.a")), 0)
+    """The rank of the adapters in a checkpoint's weights; 0 where all weights were trained, and
+    where it holds something else."""
+    named = state.items() if isinstance(state, dict) else ()
+    found = [x for name, x in named if str(name).endswith(".attn.qkv.a")]
+    return len(found[0]) if found and getattr(found[0], "ndim", 0) == 2 else 0

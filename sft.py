@@ -331,8 +331,8 @@ def load_model(path, device="cpu", context=0, dtype=torch.float32):
         model = restored(state)
         if tok.n_vocab != model.cfg.vocab_size:
             raise ValueError(f"{tok.n_vocab} tokens, a model of {model.cfg.vocab_size}")
-    except (KeyError, TypeError, RuntimeError, ValueError) as error:
-        why = str(error).splitlines()[0]
+    except (AttributeError, KeyError, TypeError, RuntimeError, ValueError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
         raise run.Stop(f"{path} holds no model of this project ({why})") from None
     return model.to(device), tok, state
 
@@ -344,7 +344,7 @@ def restored(state):
         model = GPT(GPTConfig(**state["model_config"]))
         model.load_state_dict(state["model"])
         return model
-    origin = next(iter(state["origins"].values()))
+    origin = list(state["origins"].values())[0] if state["origins"] else ""
     base, _, _ = load_model(origin, context=state["model_config"]["context"])
     if source_hash(origin, base) != state["made_of"]["the base"]:
         raise ValueError(f"the weights in {origin} are not those that its adapters were made for")

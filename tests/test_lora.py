@@ -50,6 +50,8 @@ def test_the_formula_of_an_adapter():
     names = run.trained_state(senior)
     assert all(name.endswith((".a", ".b")) for name in names) and lora.rank_in(names) == 4
     assert lora.rank_in(base.state_dict()) == 0
+    for strange in (1.5, None, [], {3: 4}, {"blocks.0.attn.qkv.a": 1.5}):
+        assert lora.rank_in(strange) == 0
 
 
 def test_rows_of_a_pair_are_the_two_models():
