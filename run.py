@@ -218,13 +218,17 @@ def cell(pair, n):
     return f"{mean:.3f} +- {half:.3f}"
 
 
+ALIKE = ("senior", "lora", "steps", "prompts", "group", "lr", "temperature", "max_new", "context",
+         "rows", "micro_rows")  # options that two methods must share to be compared
+
+
 def print_next(r, *others):
     """Print how long it took, and what to do next: look at the run, or train by another method."""
     cfg = r.cfg
     data = f" --data {shlex.quote(cfg.data)}" if cfg.data else ""
     print(f"{r.seconds:.0f} s to the end of training, {time.time() - r.began:.0f} s with this table"
           f"\n\nnext:\n  python sample.py {shlex.quote(cfg.out)}")
-    start = getattr(cfg, "senior", "")
-    start = f" --senior {shlex.quote(start)}" if start else ""
+    same = "".join(f" {flag(name)} {shlex.quote(str(getattr(cfg, name)))}" for name in ALIKE
+                   if getattr(cfg, name, None) != getattr(type(cfg), name, None))
     for method in others:
-        print(f"  python train.py --method {method} --env {cfg.env} --seed {cfg.seed}{data}{start}")
+        print(f"  python train.py --method {method} --env {cfg.env} --seed {cfg.seed}{data}{same}")

@@ -373,7 +373,8 @@ def decoded_rows(cfg, env):
     turns is evaluated 256 games at a time."""
     episodes = cfg.prompts * cfg.group // run.world_size() if hasattr(cfg, "group") else 128
     games = 256 if env.first.max_turns > 1 else 0
-    return cfg.rows or max(episodes, getattr(cfg, "test_chains", 1), games)
+    most = max(episodes, getattr(cfg, "test_chains", 1), games)
+    return min(cfg.rows or most, most)
 
 
 def sampling(cfg, env, device):

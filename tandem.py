@@ -350,7 +350,7 @@ def follow(senior, junior, batches, temperature=1.0, micro_rows=128):
         total = torch.cat(sums).cpu().double()
         mean = total.sum() / length.sum()
         error = (total - mean * length).square().sum().sqrt() / length.sum()
-        out[name] = (mean.item(), error.item())
+        out[name] = (mean.item(), error.item() or None)  # a model that is its own junior: exactly 0
     return out
 
 

@@ -78,7 +78,8 @@ def reopen(folder, **changes):
 
 def start(method, cfg):
     """Options -> Run: make warm starts, then load the last checkpoint or begin a new folder."""
-    run.claim_folder(cfg)
+    if not getattr(cfg, "dry_run", False):  # it writes nothing
+        run.claim_folder(cfg)
     r = resume.resume(method, cfg) if cfg.resume else method.setup(cfg)
     if not cfg.resume and r.rank == 0:  # from here on it is a run that --resume goes on with
         run.write(os.path.join(cfg.out, "config.json"), json.dumps(run.as_json(cfg), indent=1))

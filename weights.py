@@ -342,8 +342,8 @@ def main(argv=None):
     except (run.Stop, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(f"{args.folder} holds the model; go on with\n  python train.py --method tandem "
-          f"--env sums --senior {shlex.quote(args.folder)}")
+    print(f"{args.folder} holds the model. Look what it says:\n  python sample.py --env sums --agent "
+          f"{shlex.quote(args.folder)}")
     return 0
 
 

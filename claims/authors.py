@@ -128,4 +128,7 @@ def on_a_card(here):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except run.Stop as stop:
+        sys.exit(f"error: {stop}")

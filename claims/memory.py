@@ -33,9 +33,12 @@ def planned(shape, rows, micro_rows, rank=RANK):
 
 def most_rows(shape, card, micro_rows, rank=RANK):
     """The most chains side by side that a card of so many GB takes, up to an update's 128."""
-    fitting = [rows for rows in range(1, 129)
-               if sum(planned(shape, rows, micro_rows, rank).values()) < (card - 5) * 1e9]
-    return max(fitting, default=0)
+    low, high = 0, 128
+    while low < high:
+        rows = (low + high + 1) // 2
+        fits = sum(planned(shape, rows, micro_rows, rank).values()) < (card - 5) * 1e9
+        low, high = (rows, high) if fits else (low, rows - 1)
+    return low
 
 
 def main():

@@ -181,7 +181,8 @@ def load(path):
                 raise ValueError("a checksum is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise Stop(f"no checkpoint at {path}") from None
+        raise Stop(f"no checkpoint at {path}; it takes a run's folder on your disk, or a folder of "
+                   "public weights") from None
     except Exception as error:  # a file that was cut, or is of something else, fails in many ways
         why = str(error).split("\n")[0][:100] or type(error).__name__
         raise Stop(f"{path} is no checkpoint that can be read ({why})") from None

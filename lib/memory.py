@@ -59,7 +59,7 @@ def plan(cfg, senior, junior, rows, prompt, size, adapters=0, pair=False):
         out["copy for sampling"] = 2 * n
     if junior:
         out["junior"] = parameters(junior) * size
-    out["as it was at the start"] = 4 * trained  # for the table's first column
+    out["copy of the start"] = 4 * trained  # for the table's first column
     out["gradients and optimizer"] = (4 + 8) * trained
     lanes = 2 if pair else 1
     out["caches"] = cache_bytes(senior, rows * lanes, size)
@@ -106,6 +106,7 @@ def check(parts, device, dry_run, public):
     free, total = available(device), sum(parts.values())
     if dry_run:
         print(table(parts, free, device))
+        print("it fits" if total <= free else "it does not fit")
         raise SystemExit(0 if total <= free else 2)
     if total > free:
         largest = max(parts, key=parts.get)

@@ -4,7 +4,12 @@
 #   ROWS=16 MICRO=1 bash runs/grpo_qwen3_4b.sh ...     one card of 24 GB
 # MODEL, DATA, extras and --dry-run: as there. Time and result: not run, because no card was at hand.
 set -e
-model="${1:?bash runs/grpo_qwen3_4b.sh MODEL DATA}"; data="${2:?bash runs/grpo_qwen3_4b.sh MODEL DATA}"; shift 2
+if [ $# -lt 2 ]; then
+  echo "usage: bash runs/grpo_qwen3_4b.sh MODEL DATA [options]: MODEL is the model's folder, DATA a file of problems" >&2
+  exit 2
+fi
+[ -f "$1/config.json" ] || { echo "$1 is no folder of a model: it has no config.json" >&2; exit 2; }
+model="$1"; data="$2"; shift 2
 paper=(
   --prompts 16             # paper: 16 prompts a step
   --minibatches 2          # paper: in mini-batches of 8

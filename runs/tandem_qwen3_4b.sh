@@ -7,7 +7,12 @@
 # Needs pip install -e '.[hf,math]'. Add --dry-run to see what takes how much memory, and end.
 # Differs from the paper where it says "ours". Time and result: not run, because no card was at hand.
 set -e
-model="${1:?bash runs/tandem_qwen3_4b.sh MODEL DATA}"; data="${2:?bash runs/tandem_qwen3_4b.sh MODEL DATA}"; shift 2
+if [ $# -lt 2 ]; then
+  echo "usage: bash runs/tandem_qwen3_4b.sh MODEL DATA [options]: MODEL is the model's folder, DATA a file of problems" >&2
+  exit 2
+fi
+[ -f "$1/config.json" ] || { echo "$1 is no folder of a model: it has no config.json" >&2; exit 2; }
+model="$1"; data="$2"; shift 2
 paper=(
   --junior self            # paper: self-paired, the junior is a frozen copy of the start
   --p 0.5                  # paper: a fair coin

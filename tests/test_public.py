@@ -174,7 +174,7 @@ def test_ids_that_the_tokenizer_lacks_are_never_there(stories, tmp_path):
     ("--senior mamba", "unknown architecture 'mamba'"),
     ("--context 5000", "--context 5000 is more than the 512 tokens"),
     ("--junior toy.pt", "differ in vocabulary"),
-    ("--rows 100000 --context 512", "this takes .* GB, .* of them for .*--dry-run"),
+    ("--prompts 100000 --context 512", "this takes .* GB, .* of them for .*--dry-run"),
     ("--lora -2", "--lora is at least -1")])
 def test_what_cannot_work_is_one_line_and_leaves_nothing(command, stories, options, message):
     Path("empty").mkdir()
@@ -206,7 +206,7 @@ def test_the_plan_of_weights_adapters_optimizer_and_caches_is_what_is_allocated(
     moments = [x for state in r.optimizer.state.values() for x in state.values() if x.dim()]
     assert parts["weights"] == size(frozen)
     assert parts["adapters"] == size(run.trained_state(r.model).values())
-    assert parts["as it was at the start"] == size(r.warm.values())
+    assert parts["copy of the start"] == size(r.warm.values())
     grads = [p.grad for p in r.model.parameters() if p.grad is not None]
     assert parts["gradients and optimizer"] == size(moments) + size(grads)
     assert parts["caches"] == size(x for layer in r.team.whole["caches"][0] for x in layer)

@@ -17,8 +17,8 @@ from envs.lib.text import expect, lines, one_space, read_json, texts
 from envs.lib.text import read_jsonl as read_records
 from envs.math.answers import last_box, normal
 
-WHERE = ("get the published jsonl of MATH, AIME, AMC, Minerva, OlympiadBench, GSM8K, SVAMP or "
-         "MAWPS and pass --data PATH, or set MATH_DATA")
+WHERE = ("get the published jsonl of MATH, AIME, AMC, Minerva, OlympiadBench, DeepScaleR, GSM8K, "
+         "SVAMP or MAWPS and pass --data PATH, or set MATH_DATA")
 
 
 # ---- a record ----
