@@ -97,8 +97,9 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path):
 # ---- side by side, in processes ----
 
 PARENT = """
-import os, sys, time, torch
+import os, signal, sys, time, torch
 import sft
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 def forever(name):
     open(name, "w").write(str(os.getpid()))
