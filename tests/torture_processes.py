@@ -63,7 +63,7 @@ def killed_ranks(check):
         method = ("tandem", "grpo", "atod")[number % 3]
         args = options(method, "--steps", "300", "--save-every", "3")
         ranks = start_ranks(folder, args)
-        log, until = folder / "o/metrics.jsonl", time.monotonic() + 90
+        log, until = folder / "o/metrics.jsonl", time.monotonic() + 300
         while not log.exists() and time.monotonic() < until:
             time.sleep(0.02)
         time.sleep(rng.random())
