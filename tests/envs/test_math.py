@@ -275,7 +275,11 @@ def test_the_library_knows_more_equal_answers(asks):
                          ("(a+5)(b+2)", "ab+2a+5b+10"), ("6-5i", "-5i+6"),
                          (r"(3,\frac{\pi}{2})", r"(3,\pi/2)"), ("1, x+1", "1+x, 1"),
                          (r"\cot x", r"\frac{\cos x}{\sin x}"), (r"\frac{\sqrt3}{3}", r"1/\sqrt3")]:
-        assert asks(gold, answer), (gold, answer)
+        for _ in range(5):  # two seconds by the clock may be too few on a busy machine
+            library.asked.cache_clear()
+            if found := asks(gold, answer):
+                break
+        assert found, (gold, answer)
         assert not rules(gold, answer), "the test of the library needs it"
 
 
