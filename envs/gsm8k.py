@@ -17,8 +17,9 @@ import unicodedata
 from decimal import Decimal
 from fractions import Fraction
 
-from envs import SPLITS, Env, Step, split_of
-from envs.lib.text import content_hash, expect, field, one_space, read_jsonl as read_records
+from envs import SPLITS, Env, Step
+from envs.lib.problems import json_lines, read_file, read_splits
+from envs.lib.text import content_hash, expect, field
 
 WHERE = ("get train.jsonl and test.jsonl from github.com/openai/grade-school-math "
          "(grade_school_math/data) and pass --data PATH, or set GSM8K_DATA")
@@ -124,37 +125,7 @@ def read_problem(record):
 
 def read_jsonl(path):
     """[(question, solution)]. ValueError naming the file and the line that is malformed."""
-    if not os.path.exists(path):
-        raise ValueError(f"{path}: no such file; {WHERE}")
-    problems = []
-    try:
-        for number, record in read_records(path):
-            try:
-                problems.append(read_problem(record))
-            except ValueError as error:
-                raise ValueError(f"line {number}: {error}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}, {error}") from None
-    if not problems:
-        raise ValueError(f"{path}: holds no problems")
-    return problems
-
-
-def read_splits(path):
-    """A file or a folder -> {split: [(question, solution)]}. What a folder's test asks, its train
-    does not."""
-    if not os.path.isdir(path):
-        problems = {s: [] for s in SPLITS}
-        for question, solution in read_jsonl(path):
-            problems[split_of(question)].append((question, solution))
-        return problems
-    test = read_jsonl(os.path.join(path, "test.jsonl"))
-    asked = {one_space(question) for question, _ in test}
-    train = [p for p in read_jsonl(os.path.join(path, "train.jsonl"))
-             if one_space(p[0]) not in asked]
-    return {"train": [p for p in train if split_of(p[0]) != "valid"],
-            "valid": [p for p in train if split_of(p[0]) == "valid"],
-            "test": test}
+    return read_file(path, json_lines, read_problem, WHERE)
 
 
 class GSM8K(Env):
@@ -162,10 +133,7 @@ class GSM8K(Env):
     targets, warm_steps = {"senior": 0.3, "junior": 0.3, "graded": 0.3}, 20
 
     def __init__(self, path):
-        self.data = read_splits(path)
-        if not all(self.data.values()):
-            empty = [s for s in SPLITS if not self.data[s]]
-            raise ValueError(f"{path}: too few problems, no {' and no '.join(empty)} split")
+        self.data = read_splits(path, read_jsonl)
 
     def tasks(self, split):
         return len(self.data[split])

@@ -14,11 +14,12 @@ formats are read.
 """
 import os
 
-from envs import SPLITS, Env, Step
+from envs import Env, Step
+from envs.lib.problems import read_splits
 from envs.lib.text import content_hash
 from envs.math import library
 from envs.math.answers import judge
-from envs.math.files import WHERE, read_splits
+from envs.math.files import WHERE, read_file
 
 ASK = "Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -33,10 +34,7 @@ class Math(Env):
     targets, warm_steps = {"senior": 0.3, "junior": 0.3}, 20
 
     def __init__(self, path):
-        self.data = read_splits(path)
-        if not all(self.data.values()):
-            empty = [split for split in SPLITS if not self.data[split]]
-            raise ValueError(f"{path}: too few problems, no {' and no '.join(empty)} split")
+        self.data = read_splits(path, read_file)
 
     def tasks(self, split):
         return len(self.data[split])

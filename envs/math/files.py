@@ -9,12 +9,11 @@
 
 Each becomes (problem, answer, solution); the solution is "" where the file has none.
 """
-import os
 from decimal import Decimal
 
-from envs import SPLITS, gsm8k, split_of
-from envs.lib.text import expect, lines, one_space, read_json, texts
-from envs.lib.text import read_jsonl as read_records
+from envs import gsm8k
+from envs.lib import problems
+from envs.lib.text import expect, lines, read_json, texts
 from envs.math.answers import last_box, normal
 
 WHERE = ("get the published jsonl of MATH, AIME, AMC, Minerva, OlympiadBench, DeepScaleR, GSM8K, "
@@ -104,37 +103,9 @@ def records(path):
         found = expect(read_json(path), list, "it")
         yield from ((f"item {number}", record) for number, record in enumerate(found, 1))
     else:
-        yield from ((f"line {number}", record) for number, record in read_records(path))
+        yield from problems.json_lines(path)
 
 
 def read_file(path):
     """[(problem, answer, solution)]. ValueError naming the file and the line that is malformed."""
-    if not os.path.exists(path):
-        raise ValueError(f"{path}: no such file; {WHERE}")
-    problems = []
-    try:
-        for where, record in records(path):
-            try:
-                problems.append(read_problem(record))
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}, {error}") from None
-    if not problems:
-        raise ValueError(f"{path}: holds no problems")
-    return problems
-
-
-def read_splits(path):
-    """A file or a folder -> {split: [(problem, answer, solution)]}. What a folder's test asks, its
-    train does not."""
-    if not os.path.isdir(path):
-        found = read_file(path)
-        return {split: [p for p in found if split_of(p[0]) == split] for split in SPLITS}
-    test = read_file(os.path.join(path, "test.jsonl"))
-    asked = {one_space(problem[0]) for problem in test}
-    train = [p for p in read_file(os.path.join(path, "train.jsonl"))
-             if one_space(p[0]) not in asked]
-    return {"train": [p for p in train if split_of(p[0]) != "valid"],
-            "valid": [p for p in train if split_of(p[0]) == "valid"],
-            "test": test}
+    return problems.read_file(path, records, read_problem, WHERE)
