@@ -20,6 +20,7 @@ import torch
 import atod
 import imagine
 import run
+import sft
 import worldmodel
 from envs.record import fact_f1
 from lib import page
@@ -64,7 +65,7 @@ def write(path, method, r, args):
 def contents(method, r, args):
     """-> the page as plain data (lib/page.py reads it)"""
     folder = os.path.isdir(args.run)
-    state = run.load(os.path.join(args.run, "ckpt.pt") if folder else args.run)
+    state = run.load(sft.checkpoint_of(args.run))
     lines = run.read_log(args.run) if folder else state["log"]
     options, n = state["options"], max(1, args.n)
     if method is worldmodel:

@@ -297,7 +297,16 @@ def is_public(start):
     """Is it a folder of public weights, or a run that began with one?"""
     if not start or not isinstance(start, str):
         return False
-    return weights.is_folder(start) or load_model(start)[1].name == "folder"
+    if weights.is_folder(start):
+        return True
+    state = run.load(checkpoint_of(start))  # the model under its adapters is not needed
+    vocabulary = state.get("tokenizer") if isinstance(state, dict) else None
+    return isinstance(vocabulary, dict) and vocabulary.get("name") == "folder"
+
+
+def checkpoint_of(path):
+    """A checkpoint, or a run's folder -> the file"""
+    return os.path.join(path, "ckpt.pt") if os.path.isdir(path) else path
 
 
 def opened(path, context):
@@ -324,8 +333,7 @@ def load_model(path, device="cpu", context=0, dtype=torch.float32):
         if weights.is_folder(path):
             tok = chat.load(path)
             return GPT.from_pretrained(path, context, dtype, tok.n_vocab).to(device), tok, {}
-        if os.path.isdir(path):
-            path = os.path.join(path, "ckpt.pt")
+        path = checkpoint_of(path)
         state = run.load(path)
         tok = tokenizer.from_state(state["tokenizer"])
         model = restored(state)

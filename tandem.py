@@ -196,8 +196,7 @@ def setup(cfg):
     senior = cfg.senior or (cfg.layers, cfg.width, cfg.skill, cfg.target)
     roles = {"senior": senior}
     if cfg.junior != "self" and not (cfg.junior == "auto" and sft.is_public(cfg.senior)):
-        made_here = (cfg.junior_layers, cfg.junior_width, cfg.junior_skill,
-                     cfg.junior_target)
+        made_here = (cfg.junior_layers, cfg.junior_width, cfg.junior_skill, cfg.junior_target)
         roles["junior"] = made_here if cfg.junior == "auto" else cfg.junior
     tok, paths = sft.starting_points(cfg, env, device, roles, twice="junior" not in roles)
     senior, base = grpo.load_senior(cfg, env, paths, device, rank)

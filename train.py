@@ -65,7 +65,7 @@ def read_options(argv):
 
 def reopen(folder, **changes):
     """A run as its folder holds it, to look at or to play with -> its method's module, its Run."""
-    path = os.path.join(folder, "ckpt.pt") if os.path.isdir(folder) else folder
+    path = sft.checkpoint_of(folder)
     state = run.load(path)
     if "options" not in state:
         raise run.Stop(f"{folder} is a model, not a run: give a run's output folder")

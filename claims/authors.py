@@ -19,7 +19,6 @@ import tandem
 from claims import speed
 from claims.speed import ours, timed
 from model import GPT
-from tandem import TandemSampler
 from sampler import copy_as
 
 RANK, PROMPT, NEW = 16, 32, 64
@@ -32,28 +31,13 @@ def open_senior(folder, device, dtype):
     return base.requires_grad_(False)
 
 
-def one_pass(senior, base, prompts, new, **how):
-    """A sampler of both authors in one pass, as speed.ours."""
-    sampler = TandemSampler(senior, base, len(prompts), pair=lora.paired(senior), **how)
-    streams = [("bench", i) for i in range(len(prompts))]
-
-    def sample():
-        sampler.start()
-        sampler.seed(streams)
-        sampler.feed(range(len(prompts)), prompts)
-        sampler.sample(new, ())
-        return int(sampler.count.sum())
-    sample.sampler = sampler
-    return sample
-
-
 def steps(base, rows, prompt, new, repeats, device, dtype, compile):
     """-> {name: [microseconds of a decode step, prefill included]}; the ways take turns."""
     senior = lora.adapt(base, RANK)
     prompts = torch.randint(base.cfg.vocab_size, (rows, prompt)).tolist()
     how = {"compile": compile, "dtype": dtype}
     made = {"solo": ours(lora.merged(senior), prompts, new, **how),
-            "one pass": one_pass(senior, base, prompts, new, **how),
+            "one pass": ours(senior, prompts, new, junior=base, pair=lora.paired(senior), **how),
             "two models": ours(senior, prompts, new, junior=copy_as(base, dtype), **how)}
     for sample in made.values():  # compiles
         sample()

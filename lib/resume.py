@@ -42,11 +42,11 @@ def options_of_run(cfg, given):
 def save(r):
     """Write all that --resume needs. Nonsense never replaces a good checkpoint."""
     if r.rank == 0:
-        weights = run.trained_state(r.model)
-        run.check_finite(weights, f"step {r.step} failed, the last good state is "
+        trained = run.trained_state(r.model)
+        run.check_finite(trained, f"step {r.step} failed, the last good state is "
                          f"{r.cfg.out}/ckpt.pt: start a new run from it with a lower --lr")
         run.save(os.path.join(r.cfg.out, "ckpt.pt"), {
-            "model": weights, "model_config": dataclasses.asdict(r.model.cfg),
+            "model": trained, "model_config": dataclasses.asdict(r.model.cfg),
             "tokenizer": r.tok.state(), "warm": r.warm, "optimizer": r.optimizer.state_dict(),
             "step": r.step, "skipped": r.skipped, "seconds": time.time() - r.began,
             "threads": torch.get_num_threads(), "compiled": r.compiled, "world": r.world,
