@@ -102,8 +102,8 @@ def alive(pid):
 
 
 def killed_launchers(check):
-    """torchrun, or a rank that it started, is killed at any moment: nothing lives on for long
-    without the folder's being held, and then the run can go on."""
+    """torchrun, or a rank that it started, is killed after the ranks took their folder: nothing
+    lives on for long without the folder's being held, and then the run can go on."""
     for number, rng, folder in check.each():
         args = options("grpo", "--steps", "300", "--save-every", "3")
         launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2",
@@ -111,7 +111,10 @@ def killed_launchers(check):
         with open(folder / "said.txt", "w") as said:
             launcher = subprocess.Popen(launch, cwd=folder, stdout=said, stderr=said,
                                         start_new_session=True)
-        time.sleep(rng.uniform(8, 25))
+        until = time.monotonic() + 300
+        while len([*folder.glob("o/lock.*")]) < 2 and time.monotonic() < until:
+            time.sleep(0.02)  # before they hold the folder, another run may take it
+        time.sleep(rng.uniform(0, 15))
         started = descendants(launcher.pid)
         ranks = [pid for pid in started if alive(pid) and
                  b"train.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]

@@ -91,7 +91,7 @@ def test_train_has_no_question_of_test(tmp_path):
     again = [f" How  many are {i}?\n" for i in range(10)] + asked[10:]
     (tmp_path / "train.jsonl").write_text("".join(map(line, again)))
     found = {split: [q for q, _ in problems]
-             for split, problems in read_splits(str(tmp_path)).items()}
+             for split, problems in read_splits(str(tmp_path), read_jsonl).items()}
     assert found["test"] == asked[:20]
     assert sorted(found["train"] + found["valid"]) == sorted(asked[20:])
     assert all(envs.split_of(q) == "valid" for q in found["valid"])
