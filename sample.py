@@ -4,7 +4,7 @@
     python sample.py out/worldmodel-house-0          # states, and nine imagined steps
     python sample.py out/atod-house-0                # episodes, with T-DUR's weight of each turn
     python sample.py out/atod-house-0 --html a.html  # the same and its curves, as a page to show
-    python sample.py --env house --play              # play any world yourself; ? lists commands
+    python sample.py --env house --play              # play any world yourself: help, ?, hint
     python sample.py --env house --agent out/atod-house-0     # or watch a model play it
 
 The senior's tokens are blue and the junior's orange; without colours (a pipe, NO_COLOR) the

@@ -6,7 +6,6 @@ with a verifiable answer is a game of one turn, so one rollout and one loss serv
 
 The text of a model is data: it is parsed and never evaluated. Garbage earns 0 and never raises.
 """
-import contextlib
 import copy
 import hashlib
 import importlib
@@ -14,13 +13,11 @@ import inspect
 import pkgutil
 import random
 import re
-import sys
 import time
-import unicodedata
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from envs.lib.text import clean
+from envs.lib.hand import HELP, by_hand, show  # noqa: F401: a person plays
 
 SPLITS = ("train", "valid", "test")
 NOT_WORLDS = ("lib", "record")  # what is in this folder beside the environments
@@ -196,58 +193,6 @@ class Batch:
 def demonstration(env, task, split, seed, skill):
     observation = env.reset(task, split)
     return observation, env.demo(random.Random(f"demo {seed} {skill} {task}"), skill)
-
-
-def by_hand(env, task, split):
-    """A person plays in the terminal, a command a line. A line that ends in a backslash goes on in
-    the next. "?" lists the commands that do something; an empty line, or the end of the input, ends
-    the game."""
-    if sys.stdin.isatty():
-        show("type a command; ? lists those that do something, an empty line ends the game")
-    show(env.reset(task % (env.tasks(split) or task + 1), split))
-    turns = 0
-    with contextlib.suppress(AttributeError, OSError):  # where it is no terminal
-        sys.stdin.reconfigure(errors="replace")
-    while said := typed():
-        if said == "?":
-            show(", ".join(env.actions()) or "there is no list of commands")
-            continue
-        step = env.step(said)
-        turns += 1
-        if step.observation:
-            show(step.observation)
-        if step.done:
-            show(outcome(step.info, turns))
-            return
-
-
-def typed():
-    """What a person says; "" when there is nothing more."""
-    lines = []
-    try:
-        while not lines or lines[-1].endswith("\\"):
-            lines.append(input("| " if lines else "> ").rstrip())
-    except (EOFError, KeyboardInterrupt):
-        return ""
-    return clean("\n".join(line.removesuffix("\\") for line in lines).strip())
-
-
-def show(text):
-    """Print it, a character that the terminal does not have as "?". Control characters are left
-    out: a text is no command to the terminal."""
-    text = "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
-    encoding = sys.stdout.encoding or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding))
-
-
-def outcome(info, turns):
-    """"Solved in 7 turns, score 1.00." """
-    if info["success"]:
-        how = f"Solved in {turns} turns"
-    else:
-        how = "Out of turns" if info.get("truncated") else "Lost"  # a question has no turns to lose
-    scores = [f"{name} {info[name]:.2f}" for name in ("score", "f1") if name in info]
-    return ", ".join([how, *scores]) + "."
 
 
 def one_line(text):

@@ -1,6 +1,6 @@
 """Play a game by hand, check all games, or make some up.
 
-    python -m envs.alfworld --data DIR --seed 3              # play; ? lists the commands
+    python -m envs.alfworld --data DIR --seed 3              # play; help says how
     python -m envs.alfworld --data DIR --check               # every game of every folder in it
     python -m envs.alfworld --data DIR --check --oracle      # by a player that need not search
     python -m envs.alfworld --data DIR --check --planner     # by the planner's plans

@@ -1,4 +1,4 @@
-"""Play a house by hand; an empty line ends it, ? lists the commands.
+"""Play a house by hand; `help` says how.
 
     python -m envs.house --level 2 --seed 3
 """

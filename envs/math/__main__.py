@@ -1,6 +1,6 @@
 """Answer a problem by hand, or judge one answer against another.
 
-    python -m envs.math --data PATH                # play; an empty line ends it
+    python -m envs.math --data PATH                # play; help says how
     python -m envs.math --judge '1/2' '0.5'        # the reference, then the answer
 """
 import argparse

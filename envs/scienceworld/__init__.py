@@ -153,8 +153,8 @@ class ScienceWorld(FactWorld):
         return self.known[1]
 
     def demo(self, rng, skill):
-        """The gold path; "careless" tries two valid commands before it. None where that does not
-        win in time, or the game has begun."""
+        """The gold path, or what is left of it; "careless" tries two valid commands before it. None
+        where that does not win in time, or the game has left the path."""
         begun = self.place
         key = begun[:2]
         if key not in self.gold:  # drawn once, and kept when it still wins
@@ -165,7 +165,8 @@ class ScienceWorld(FactWorld):
             detour = rng.choices(self.actions() or ["look around"], k=2)
             found = self.winning([*map(one_line, detour), *found])
         self.place = begun
-        return None if begun[2] or not found else list(found)
+        said = begun[2]
+        return list(found[len(said):]) if found and tuple(found[:len(said)]) == said else None
 
     def winning(self, texts):
         """As many of these commands, from the beginning, as it takes to win; None when they do

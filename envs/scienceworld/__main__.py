@@ -1,6 +1,6 @@
 """Play a task by hand, or hold the parser against the simulator's object tree.
 
-    python -m envs.scienceworld --level 1 --seed 3     # play; ? lists the commands
+    python -m envs.scienceworld --level 1 --seed 3     # play; help says how
     python -m envs.scienceworld --parser 1000          # read so many looks around
 """
 import argparse

@@ -1,6 +1,6 @@
 """Answer a question by hand: search[words], answer[words]. Or see what searching finds.
 
-    python -m envs.searchqa --data PATH               # play; an empty line ends it
+    python -m envs.searchqa --data PATH               # play; help says how
     python -m envs.searchqa --data PATH --check       # by family: what searching finds
     python -m envs.searchqa --index 1000000           # time and memory of an index of that size
 """

@@ -1,6 +1,6 @@
 """Play a game by hand, or hold the environment and its parser against TextWorld's simulator.
 
-    python -m envs.textworld --level 1 --seed 3    # play; an empty line ends it, ? lists commands
+    python -m envs.textworld --level 1 --seed 3    # play; help says how
     python -m envs.textworld --check 50            # does the expert win them; how fast it all is
     python -m envs.textworld --parser 2000         # precision and recall of the parser
 """

@@ -1,6 +1,6 @@
 """Shop by hand, or make a shop up.
 
-    python -m envs.webshop --data out/shop                   # play; ? lists what can be clicked
+    python -m envs.webshop --data out/shop                   # play; help says how
     python -m envs.webshop --make out/shop --products 800    # a made-up shop, in the file format
 """
 import argparse

@@ -103,7 +103,7 @@ def test_an_environment_inherits_what_it_does_not_say():
 
 
 @pytest.mark.parametrize("name, said, heard", [
-    ("arithmetic", ["?", "#x"], "there is no list of commands\nLost.\n"),
+    ("arithmetic", ["?", "quit"], "there is no list of commands\nYou left after 0 turns, reward 0.00.\n"),
     ("guess", ["x"] * 4, "Out of turns.\n")])
 def test_a_world_without_commands_is_played_by_hand_too(name, said, heard, monkeypatch, capsys):
     lines = iter(said)

@@ -183,6 +183,16 @@ def test_gold_paths_win_and_another_engine_agrees(env):
 
 
 @needs_engine
+def test_the_gold_path_goes_on_from_where_it_was_followed(env):
+    env.reset(0, "train")
+    gold = env.demo(random.Random(0), "expert")
+    env.step(gold[0])
+    assert env.demo(random.Random(0), "expert") == gold[1:]
+    env.step("look around" if gold[1] != "look around" else "inventory")
+    assert env.demo(random.Random(0), "expert") is None
+
+
+@needs_engine
 def test_a_careless_player_takes_a_detour_and_wins(env):
     env.reset(0, "train")
     gold = env.demo(random.Random(0), "expert")
