@@ -21,13 +21,15 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 import lora
 import run
 import sft
 from model import (GPT, apply_gradients, by_length, sampled_length, token_logp, trained,
                    zero_gradients)
-from rollout import episode_rewards, next_tasks, open_env, pass_at_k, rollout, summary  # noqa: F401
+from rollout import (Rows, episode_rewards, next_tasks, open_env, pass_at_k, rollout,  # noqa: F401
+                     summary)
 from run import Count, Rate, Several, all_max, all_sum, gathered, in_range
 from sampler import Sampler, as_dtype, sampling_dtype
 
@@ -140,6 +142,46 @@ def loss(model, rows, weight, advantage, cfg, reference_logp=None):
     return total, {name: x.detach() for name, x in stats.items()}
 
 
+def mostly_prompt(mask):
+    """Do the tokens before the first sampled one outnumber the others? mask: [R, T]"""
+    prompt = mask.int().argmax(1)  # [R]
+    return bool(2 * prompt.sum() > sampled_length(mask).sum())
+
+
+def share_prompts(rows, *values, longest=512):
+    """Rows of one prompt become a row: the prompt once, then what followed it in each, none of
+    which sees the others (Rows.branch). It saves most of an update where prompts are long and
+    replies short. values: [R, T] each, or None -> Rows of up to `longest` tokens where more than
+    one reply is in them, and the values, moved alike."""
+    prompt, length = rows.mask.int().argmax(1).tolist(), sampled_length(rows.mask).tolist()
+    packed = {}  # prompt -> its new rows, each a list of old ones
+    for old, n in enumerate(prompt):
+        mine = packed.setdefault(tuple(rows.tokens[old, :n].tolist()), [[]])
+        filled = n + sum(length[other] - n for other in [*mine[-1], old])
+        if mine[-1] and filled > longest:
+            mine.append([])
+        mine[-1].append(old)
+    packed = [new for mine in packed.values() for new in mine]
+
+    # where each token comes from: its old row and column; and its branch, -1 for padding
+    row, column, branch = [], [], []  # a list of new rows each
+    for new in packed:
+        n = prompt[new[0]]
+        behind = [(old, t) for old in new for t in range(n, length[old])]
+        row.append(torch.tensor([new[0]] * n + [old for old, _ in behind]))
+        column.append(torch.tensor([*range(n), *(t for _, t in behind)]))
+        branch.append(torch.tensor([0] * n + [new.index(old) + 1 for old, _ in behind]))
+    row, column, branch = (pad_sequence(x, batch_first=True, padding_value=padding).to(rows.tokens)
+                           for x, padding in ((row, 0), (column, 0), (branch, -1)))
+
+    def moved(x):
+        return None if x is None else torch.where(branch < 0, 0, x[row, column])
+    first = torch.tensor([new[0] for new in packed], device=row.device)
+    made = Rows(moved(rows.tokens), moved(rows.mask).bool(), moved(rows.behaviour_logp),
+                moved(rows.turn_of_token), rows.episode[first], rows.group[first], branch=branch)
+    return made, *map(moved, values)
+
+
 STATISTICS = ("loss", "policy_loss", "kl", "nll", "clip_share", "mismatch_kl", "mismatch_max",
               "weight")
 
@@ -173,12 +215,17 @@ def update_on(model, optimizer, rows, mask, advantage, cfg, reference_logp=None,
     total = all_sum(torch.as_tensor(total, dtype=torch.float, device=mask.device))
     if advantage.dim() == 1:
         advantage = advantage[:, None].expand_as(mask)  # [R] -> [R, T]
+    micro_rows = cfg.micro_rows
+    if rows.branch is None and mostly_prompt(rows.mask):
+        apart = len(rows.tokens)
+        rows, mask, advantage, reference_logp = share_prompts(rows, mask, advantage, reference_logp)
+        micro_rows = max(1, micro_rows * len(rows.tokens) // apart)
     length = sampled_length(rows.mask)  # [R]
     pulls = torch.ones_like(length, dtype=torch.bool)
     if reference_logp is None:
         pulls = ((advantage != 0) & (mask != 0)).any(1)
     stats = {name: torch.zeros((), device=mask.device) for name in STATISTICS}
-    for part, T in by_length(length, pulls.nonzero()[:, 0], cfg.micro_rows):
+    for part, T in by_length(length, pulls.nonzero()[:, 0], micro_rows):
         weight = token_weights(mask[part][:, :T], total=total)
         reference = None if reference_logp is None else reference_logp[part][:, :T]
         partial, found = loss(model, rows[part].columns(T), weight, advantage[part][:, :T], cfg,
@@ -260,8 +307,9 @@ def check(cfg):
 
 def make_optimizer(model, cfg, device):
     model.recompute = cfg.recompute
+    large = sum(p.numel() for p in trained(model)) > 10**7  # there one pass over the weights pays
     return torch.optim.AdamW(trained(model), lr=cfg.lr, betas=(0.9, 0.95), weight_decay=0.0,
-                             fused=device.startswith("cuda"))
+                             fused=large or device.startswith("cuda"))
 
 
 def warm_copy(r):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import bench
-from claims import speed, update
+from claims import parts, speed, update
 from model import GPT, GPTConfig
 
 TINY = (GPTConfig(31, 30, layers=1, heads=1, kv_heads=1, width=32, head_width=32, ffn_width=32), 3, 12)
@@ -185,3 +185,18 @@ def test_authors_without_a_model_is_one_line(capsys):
     with pytest.raises(SystemExit):
         bench.main(["authors"])
     assert "--senior FOLDER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["tandem", "worldmodel", "atod"])
+def test_the_parts_of_an_update_add_up_and_clocks_are_taken_off(method, command, capsys):
+    env = "guess" if method == "tandem" else "house"
+    assert command("--method", method, "--env", env, "--steps", "1", "--out", "o")[0] == 0
+    linear = torch.nn.functional.linear
+    parts.main(["o", "--updates", "2"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert sum(found["parts"].values()) == pytest.approx(found["seconds"])
+    assert all(seconds > 0 for seconds in found["parts"].values())
+    expected = {"matrix multiplications", "attention", "draw", "games", "rows of tensors"}
+    if method == "worldmodel":
+        expected = {"facts and rewards", "backward pass", "text to tokens"}
+    assert expected <= found["parts"].keys() and torch.nn.functional.linear is linear

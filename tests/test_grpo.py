@@ -205,6 +205,45 @@ def test_gradient_is_that_of_the_equations_and_does_not_depend_on_micro_batches(
     assert stats["loss"] == pytest.approx(by_hand.item(), abs=1e-6)
 
 
+@pytest.mark.parametrize("kl, longest", [(0.0, 512), (0.3, 512), (0.0, 1), (0.3, 13)])
+def test_replies_that_share_a_row_have_the_gradient_of_rows_of_their_own(kl, longest, monkeypatch):
+    model = tiny(6, 14)
+    rows = random_rows(model, T=9)
+    prompt = torch.tensor([[5, 1, 2, 3, 4], [2, 2, 0, 1, 5]]).repeat_interleave(3, 0)
+    rows.tokens = torch.cat([prompt, rows.tokens], 1)  # [6, 14]; two different tokens follow it
+    rows.tokens[:, 5:7] = 3
+    rows.mask = torch.cat([torch.zeros(6, 5).bool(), rows.mask], 1)
+    rows.turn_of_token = torch.where(rows.mask, 0, -1)
+    with torch.no_grad():
+        rows.behaviour_logp = token_logp(model, rows.tokens) * rows.mask
+    rows.behaviour_logp -= 0.3 * torch.rand(6, 14) * rows.mask
+    advantage = torch.rand(6, 14) - 0.5  # of each token
+    weight = rows.mask * torch.rand(6, 14)
+    reference = grpo.score(tiny(6, 14, seed=1), rows, grpo.Config()) if kl else None
+    assert grpo.mostly_prompt(rows.mask)
+    seen, share = [], grpo.share_prompts
+
+    def short(*args):
+        made = share(*args, longest=longest)
+        seen.append(len(made[0].tokens))
+        return made
+    monkeypatch.setattr(grpo, "share_prompts", short)
+    stats, found = gradient_of_update(model, rows, weight, advantage, reference, kl=kl)
+    monkeypatch.setattr(grpo, "mostly_prompt", lambda mask: False)
+    expected_stats, expected = gradient_of_update(model, rows, weight, advantage, reference, kl=kl)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert stats == pytest.approx(expected_stats, abs=1e-6) and expected.norm() > 0.05
+    assert seen == [{512: 2, 1: 6}.get(longest, seen[0])] and 2 <= seen[0] <= 6
+
+
+def test_replies_share_a_row_only_where_prompts_are_longer_than_they():
+    mask = torch.zeros(2, 8).bool()
+    mask[:, 4:7] = True
+    assert grpo.mostly_prompt(mask)
+    mask[:, 3:] = True
+    assert not grpo.mostly_prompt(mask)
+
+
 def test_skipping_rows_without_advantage_keeps_them_in_the_normaliser():
     model, seen = tiny(6, 9), []
     rows, advantage = random_rows(model), torch.tensor([1.0, -1.0, 0.0, 0.0, 0.5, 0.0])
