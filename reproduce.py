@@ -1,15 +1,16 @@
 """Run every arm of a paper's claim over several seeds -> a table with intervals, and a figure.
 
-    python reproduce.py tandem --tune        # the learning rates and KL weights, on another seed
-    python reproduce.py tandem --seeds 3     # -> out/reproduce/tandem/: results, table, figure
-    python reproduce.py worldmodel --seeds 3
+    python reproduce.py tandem --quick       # three seeds, the arms that matter: for a class
+    python reproduce.py tandem --tune        # learning rates and KL weights, on other seeds
+    python reproduce.py tandem               # ten seeds -> out/reproduce/tandem/
+    python reproduce.py worldmodel
     python reproduce.py worldmodel --seeds 3 --compare training     # -> training.{json,md}
-    python reproduce.py worldmodel --env textworld      # on a real text world, or scienceworld
-    python reproduce.py atod --seeds 3
+    python reproduce.py worldmodel --seeds 3 --env textworld      # or scienceworld
+    python reproduce.py atod
     python reproduce.py tandem --redraw      # table and figure of docs/, without training
 
-It goes on where it was stopped. What an arm is, and when a claim counts as reproduced:
-claims/__init__.py. The arms, tables and figures of a paper: claims/<paper>.py.
+It says beforehand how long it takes, and goes on where it was stopped. The rules were fixed before
+the runs: claims/README.md. The arms, tables and figures of a paper: claims/<paper>.py.
 """
 import argparse
 import os
@@ -28,8 +29,9 @@ def read_arguments(argv):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paper", choices=list(PAPERS))
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds [3]")
-    parser.add_argument("--first-seed", type=int, default=0, help="the seeds count from here [0]")
+    parser.add_argument("--seeds", type=int, default=0, help="how many [10; with --quick 3]")
+    parser.add_argument("--first-seed", type=int, default=101, help="they count from here [101]")
+    parser.add_argument("--quick", action="store_true", help="fewer seeds and arms: half an hour")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a thread each [2]")
     parser.add_argument("--compare", default="paper", choices=claims.worldmodel.COMPARISONS,
                         help="worldmodel: the paper's formulations; two ways of training (fGRPO, "
@@ -37,14 +39,17 @@ def read_arguments(argv):
     parser.add_argument("--env", default="house", choices=["house", *claims.realworlds.PAPER],
                         help="worldmodel: on which world [house]")
     parser.add_argument("--tune", action="store_true",
-                        help="tandem: search the grid first, on another seed's valid problems")
+                        help="tandem, atod: search the grid, on valid tasks of other seeds")
     parser.add_argument("--redraw", action="store_true",
                         help="train nothing: table and figure from the results in docs/")
     args = parser.parse_args(argv)
+    args.seeds = args.seeds or (3 if args.quick else 10)
     if not 1 <= args.seeds <= max(claims.T_95):
         parser.error(f"--seeds is 1 to {max(claims.T_95)}")
-    if args.paper != "tandem" and args.tune:
-        parser.error("--tune is for tandem")
+    if args.paper == "worldmodel" and args.tune:
+        parser.error("--tune is for tandem and atod")
+    if args.quick and (args.compare != "paper" or args.env != "house"):
+        parser.error("--quick is for a paper's own comparison")
     if args.paper != "worldmodel" and args.compare != "paper":
         parser.error("--compare is for worldmodel")
     if args.env != "house" and (args.paper != "worldmodel" or args.compare != "paper"):
@@ -66,7 +71,7 @@ def main(argv=None):
         paper.tune(folder, args.jobs)
     else:
         seeds = list(range(args.first_seed, args.first_seed + args.seeds))
-        paper.reproduce(folder, seeds, args.jobs, *more)
+        paper.reproduce(folder, seeds, args.jobs, *more, *([True] if args.quick else []))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 # Student's t, two-sided 95%, by the number of seeds
@@ -47,7 +48,6 @@ def train(options, out):
     """Run one train.py command, or go on with it, unless it is done -> its result"""
     if finished(out) is None:
         call(["train.py", *options, f"--out={out}", "--threads=1", "--resume"], out + ".log")
-        print(f"done: {' '.join(options)}", flush=True)
     return finished(out)
 
 
@@ -60,14 +60,51 @@ def call(command, log):
         sys.exit(f"{' '.join(command)} ended with code {code}: see {log}; run this again to go on")
 
 
-def side_by_side(work, cells, jobs):
-    """Do the work of every cell, `jobs` at a time -> {cell: work(*cell)}"""
+def side_by_side(work, cells, jobs, folder_of, seconds):
+    """Do the work of every cell, `jobs` at a time -> {cell: work(*cell)}. Says beforehand and in
+    between how long it will take. folder_of(*cell): the run's; seconds: what a run takes, about."""
+    left = [cell for cell in cells if finished(folder_of(*cell)) is None]
+    print(f"{len(cells)} runs, {len(cells) - len(left)} of them are done; the others take about "
+          f"{minutes(len(left) * seconds / jobs)}", flush=True)
+    began, done = time.time(), []
+
+    def run(cell):
+        fresh = finished(folder_of(*cell)) is None
+        result = work(*cell)
+        if fresh:
+            done.append(cell)
+            rest = (time.time() - began) / len(done) * (len(left) - len(done))
+            print(f"{len(done)} of {len(left)}: {', '.join(map(str, cell))}; "
+                  f"about {minutes(rest)} left", flush=True)
+        return result
     with ThreadPoolExecutor(jobs) as pool:
-        return dict(zip(cells, pool.map(lambda cell: work(*cell), cells)))
+        return dict(zip(cells, pool.map(run, cells)))
+
+
+def minutes(seconds):
+    """90 minutes and more in hours."""
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours"
 
 
 def slug(*parts):
     return "-".join("".join(c if c.isalnum() else "" for c in str(p)) for p in parts)
+
+
+def choose(lines, names):
+    """The grid point whose score, averaged with those of its neighbours in the learning rate, is
+    highest: the best point itself may stand next to a cliff. lines: [{"lr", "score", ...}]; names:
+    of the settings -> {name: value}, of those that the point has"""
+    rates = sorted({line["lr"] for line in lines})
+
+    def score(line):
+        i = rates.index(line["lr"])
+        near = rates[max(0, i - 1):i + 2]
+        scores = [other["score"] for other in lines
+                  if other["lr"] in near and other.get("kl") == line.get("kl")]
+        return sum(scores) / len(scores)
+    return {name: x for name, x in max(lines, key=score).items() if name in names}
 
 
 # ---- statistics ----
@@ -153,6 +190,24 @@ def judged(differences, metric, kind):
     """The cells of a table's line: what is asked of a metric, the difference, the verdict."""
     question = "better" if kind == "better" else "as good as (2 points)"
     return f"{metric}, {question}? | {cell(differences, '+')} | {verdict(differences, kind)}"
+
+
+def decided(rows, differences):
+    """The rows of a paper -> Markdown: the verdict of each alone, and after Holm's correction over
+    all of them. rows: [(name, arm, against, metric, kind, the paper)]; differences: one list of
+    seeds a row."""
+    kinds = [kind for *_, kind, _ in rows]
+    p_values = [p_value(found, kind) for found, kind in zip(differences, kinds)]
+    lines = head("", "claim", "difference", "bootstrap", "p", "verdict", "after Holm", "the paper")
+    for (name, arm, other, metric, kind, paper), found, p, held in zip(
+            rows, differences, p_values, holm(p_values)):
+        alone = verdict(found, kind)
+        low, high = bootstrap(found)
+        asked = "better than" if kind == "better" else "as good as"
+        lines.append(row(name, f"{arm}: {metric} {asked} {other}", cell(found, "+"),
+                         f"{low:+.3f} to {high:+.3f}", f"{p:.1g}", alone,
+                         "unclear" if alone == "yes" and not held else alone, paper))
+    return "\n".join(lines)
 
 
 def row(*cells):

@@ -1,6 +1,9 @@
 """ATOD against its parts, its baselines and its teacher, on the house: arms, table, figure. See
 reproduce.py."""
+import itertools
+import json
 import math
+import os
 
 import claims
 from claims import cell, head, interval, over, plot, read, row, side_by_side, slug, updates, verdict
@@ -14,6 +17,18 @@ ARMS = {  # name -> options of train.py; all start from the seed's student and s
     "annealed, uniform w": "--method atod --weights uniform",  # T-DUR's mean for every turn
     "annealed, w by token": "--method atod --weights token",
 }
+QUICK = ("ATOD", "OPD", "GRPO", "annealed, w = 1")
+TUNED = ("ATOD", "OPD", "GRPO", "fixed mix")  # arms that differ from ATOD in w alone have its rate
+GRID = (2.5e-4, 5e-4, 1e-3)
+ROWS = (  # of claims/README.md: arm, against, metric, kind, the paper
+    ("D1", "ATOD", "teacher", "success", "better", ".706 against .689 (0.6B)"),
+    ("D2", "ATOD", "OPD", "success", "better", ".706 against .677"),
+    ("D3", "ATOD", "GRPO", "success", "better", ".706 against .332"),
+    ("D4", "ATOD", "fixed mix", "success", "better", ""),
+    ("D5", "ATOD", "annealed, w = 1", "success", "better", ""),
+    ("D6", "ATOD", "annealed, uniform w", "success", "better", ".828 against about .79 (ALFWorld)"),
+    ("D7", "ATOD", "annealed, w by token", "success", "better", ""))
+SECONDS = 300  # a run, with its share of teacher and student: one thread of a shared Intel Xeon
 FAMILIES = ("put", "clean", "heat", "cool", "examine", "two")
 PAPER = {"GRPO": "33.2 / 40.3 / 68.9", "OPD": "67.7 / 64.9 / 68.1", "ATOD": "70.6 / 71.6 / 71.1",
          "teacher": "68.9"}  # 0.6B / 1.7B / 4B, average
@@ -90,29 +105,66 @@ def figure(results, path):
     plot.save(plt, path)
 
 
+def verdicts(results):
+    """{arm or player: [metrics of a seed]} -> the table of ROWS."""
+    rows = [line for line in ROWS if line[2] in results]
+    differences = [[a[metric] - b[metric] for a, b in zip(results[arm], results[other])]
+                   for _, arm, other, metric, _, _ in rows]
+    return claims.decided(rows, differences)
+
+
 def draw(found, picture):
-    """What results.json holds -> the table; draws the figure."""
+    """What results.json holds -> the tables; draws the figure."""
     figure(found["results"], picture)
-    return table(found["results"], found["seeds"])
+    return f"{verdicts(found['results'])}\n\n{table(found['results'], found['seeds'])}"
 
 
 def redraw():
     return draw(read("docs/atod/results.json"), "docs/atod/atod.png")
 
 
-def reproduce(folder, seeds, jobs):
+def tune(folder, jobs, seeds=(99, 100)):
+    """The learning rate of every arm of TUNED, by success on valid houses: mean over seeds, and
+    with a point's neighbours. Writes tuning.json."""
+    cells = list(itertools.product(TUNED, seeds, GRID))
+
+    def folder_of(*cell):
+        return f"{folder}/tune/{slug(*cell)}"
+
+    def run_cell(arm, seed, lr):
+        options = [*ARMS[arm].split(), f"--seed={seed}", f"--lr={lr}", "--final-split=valid"]
+        return claims.train(options, folder_of(arm, seed, lr))
+    done = side_by_side(run_cell, cells, jobs, folder_of, SECONDS)
+    grid = {arm: [{"lr": lr, "score": sum(player(done[arm, seed, lr], "after")["success"]
+                                          for seed in seeds) / len(seeds)} for lr in GRID]
+            for arm in TUNED}
+    best = {arm: claims.choose(lines, ("lr",)) for arm, lines in grid.items()}
+    claims.write(f"{folder}/tuning.json", {"seeds": seeds, "best": best, "grid": grid})
+    print(json.dumps(best, indent=1))
+
+
+def reproduce(folder, seeds, jobs, quick=False):
+    """quick: fewer arms."""
+    own = f"{folder}/tuning.json"  # your own tuning, or the one that docs/atod.md reports
+    best = read(own if os.path.exists(own) else "docs/atod/tuning.json")["best"]
+    arms = QUICK if quick else tuple(ARMS)
     # the first arm makes the warm starts, of several seeds at once
-    cells = [(arm, seed) for arm in ARMS for seed in seeds]
+    cells = [(arm, seed) for arm in arms for seed in seeds]
+
+    def folder_of(*cell):
+        return f"{folder}/{slug(*cell)}"
 
     def run_cell(arm, seed):
-        return claims.train([*ARMS[arm].split(), f"--seed={seed}"], f"{folder}/{slug(arm, seed)}")
-    done = side_by_side(run_cell, cells, jobs)
+        rate = best.get(arm, best["ATOD"])["lr"]
+        options = [*ARMS[arm].split(), f"--seed={seed}", f"--lr={rate}"]
+        return claims.train(options, folder_of(arm, seed))
+    done = side_by_side(run_cell, cells, jobs, folder_of, SECONDS)
     results = {name: [player(done["ATOD", seed], column) for seed in seeds]
                for name, column in (("teacher", "teacher"), ("student", "before"))}
-    for arm in ARMS:
-        results[arm] = [metrics_of(done[arm, seed], updates(f"{folder}/{slug(arm, seed)}"))
+    for arm in arms:
+        results[arm] = [metrics_of(done[arm, seed], updates(folder_of(arm, seed)))
                         for seed in seeds]
-    found = {"seeds": seeds, "results": results}
+    found = {"seeds": seeds, "settings": best, "results": results}
     claims.write(f"{folder}/results.json", found)
     text = draw(found, f"{folder}/atod.png")
     claims.write(f"{folder}/table.md", text)

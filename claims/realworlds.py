@@ -13,6 +13,7 @@ ARMS = {"stateless": "--formulation stateless", "leaky + R_sup": "--formulation 
 # What fits a real world: few games, long observations, an update of some 15 seconds
 OPTIONS = ("--steps 40 --warm-steps 2000 --sft-rows 16 --sft-lr 3e-3 --eval-problems 48 "
            "--test-problems 128 --eval-every 20")
+SECONDS = 3000  # a run, warm start included: one thread, two side by side
 LEVELS = {"textworld": "1,2", "scienceworld": "2"}
 # arXiv 2606.27681, 4B model: arm -> obs.F1 and state.F1 for M >= the three thresholds, obs.F1 and
 # state.F1 of rollouts at H = 1, 5, 9
@@ -90,10 +91,14 @@ def reproduce(folder, seeds, jobs, env):
     folder = f"{folder}-{env}"
     os.makedirs(folder, exist_ok=True)
 
+    def folder_of(*cell):
+        return f"{folder}/{slug(*cell)}"
+
     def run_arm(arm, seed):
-        return claims.train(command(arm, seed, env), f"{folder}/{slug(arm, seed)}")
+        return claims.train(command(arm, seed, env), folder_of(arm, seed))
     # in this order the warm starts, one a seed, are made side by side
-    done = side_by_side(run_arm, [(arm, seed) for arm in ARMS for seed in seeds], jobs)
+    cells = [(arm, seed) for arm in ARMS for seed in seeds]
+    done = side_by_side(run_arm, cells, jobs, folder_of, SECONDS)
     both = {arm: [world_columns(done[arm, seed]) for seed in seeds] for arm in ARMS}
     arms = {f"{arm.split(' ')[0]}, warm start": [x["warm"] for x in both[arm]] for arm in ARMS}
     arms.update({arm: [x["trained"] for x in both[arm]] for arm in ARMS})

@@ -12,46 +12,74 @@ from claims import (cell, finished, head, interval, over, plot, read, row, side_
 # Name -> options of train.py. The tuning adds --lr, and --kl where there is a KL term. At p = 1
 # the senior writes everything: that is GRPO, evaluated with the junior.
 ARMS = {
-    "GRPO": "--method tandem --p 1",
-    "GRPO, 2G": "--method tandem --p 1 --group 16",
-    "GRPO + KL to warm senior": "--method tandem --p 1 --kl-to warm",
-    "GRPO + KL to junior": "--method tandem --p 1 --kl-to junior",
-    "tandem p = .5": "--method tandem",
-    "tandem p = .75": "--method tandem --p 0.75",
-    "tandem by token": "--method tandem --schedule token",
+    "GRPO": "--p 1",
+    "GRPO, 2G": "--p 1 --group 16",
+    "GRPO + KL to junior": "--p 1 --kl-to junior",
+    "tandem p = .5": "",
+    "tandem p = .625": "--p 0.625",  # as many of the senior's tokens as annealed
+    "tandem p = .75": "--p 0.75",
+    "annealed tandem": "--p-end 1 --p-from 0.5",
+    "tandem by token": "--schedule token",
 }
+LONG, LINEAR = "tandem p = .5, 400 updates", "annealed from the start"
+SWEEP = {f"tandem p = .{n}": f"--p 0.{n}" for n in (1, 2, 3, 4, 6, 7, 8, 9)}
+OTHERS = {LONG: "--steps 400", LINEAR: "--p-end 1 --p-from 0", **SWEEP}
+# Arms that are not tuned have another's setting
+SETTING_OF = {LONG: "tandem p = .5", LINEAR: "annealed tandem",
+              **dict.fromkeys(SWEEP, "tandem p = .5")}
 # The same for every arm (kl: for those that have one)
 GRID = {"lr": (1.5e-4, 3e-4, 6e-4, 1e-3), "kl": (0.05, 0.2, 0.5)}
-# Name -> more options of train.py, and the arms it is run with
+MAIN = ("GRPO", "GRPO + KL to junior", "tandem p = .5", "annealed tandem")
+# Name -> more options of train.py, the arms it is run with, on how many of the seeds
 CONDITIONS = {
-    "plain junior": ("", tuple(ARMS)),
-    "graded junior": ("--junior-skill graded", ("GRPO", "GRPO + KL to junior", "tandem p = .5")),
-    "senior at 40% private": ("--skill senior40", ("GRPO", "tandem p = .5")),
+    "plain junior": ("", (*ARMS, LONG), 10),
+    "weak junior": ("--junior-target 0.6", MAIN, 6),
+    "a junior that knows the private notation only": ("--junior-skill private",
+                                                      ("GRPO", "tandem p = .5"), 6),
+    "senior at 40% private": ("--skill senior40", ("GRPO", "tandem p = .5"), 6),
+    "other coins": ("", (*SWEEP, LINEAR), 3),
 }
+QUICK = {"plain junior": ("", MAIN, 3)}
+# GRPO does not train with a junior: there its runs with the plain one are graded by another
+REGRADED = {"weak junior": {"junior_target": 0.6},
+            "a junior that knows the private notation only": {"junior_skill": "private"}}
+SECONDS = 110  # a run, with its share of the warm starts: one thread of a shared Intel Xeon
 COLUMNS = {  # metric of result.json -> its column
     "solo pass@1": "solo", "solo pass@4": "solo @4", "step handoff pass@1": "step handoff",
     "step handoff pass@4": "step @4", "training handoff pass@1": "training schedule",
     "retention@1": "retention", "legibility": "legibility", "log_ratio": "log ratio",
     "kl": "exact KL", "private": "private"}
 SOLO, STEP = "solo pass@1", "step handoff pass@1"
+ROWS = (  # of claims/README.md: arm, against, metric, kind, the paper
+    ("T1", "tandem p = .5", "GRPO", SOLO, "as good", ".549 against .556 (pass@4)"),
+    ("T2", "tandem p = .5", "GRPO", STEP, "better", ".547 against .524 (pass@4)"),
+    ("T3", "GRPO", "tandem p = .5", "kl", "better", "lower throughout"),
+    ("T4", "GRPO", "tandem p = .5", "legibility", "better", "a chain the junior can follow"),
+    ("T5", "tandem p = .5", "GRPO + KL to junior", SOLO, "better", ".549 against less"))
+FINDING = (
+    ("A1", "annealed tandem", "GRPO", SOLO, "as good", "ours"),
+    ("A2", "annealed tandem", "tandem p = .5", SOLO, "better", "ours"),
+    ("A3", "annealed tandem", "tandem p = .5", STEP, "as good", "ours"),
+    ("A4", "annealed tandem", "tandem p = .625", SOLO, "better", "ours"),
+    ("A5", "annealed tandem", LONG, SOLO, "as good", "ours"))
 PAPER = ("The paper (4B model, pass@4, macro over four sets): solo GRPO 55.56, tandem 54.85; "
          "handoff GRPO 52.40, tandem 54.74; retention 94.3 against 99.8.")
 
 
-def command(arm, seed, condition, settings, more=()):
-    """The options of one cell of tandem's comparison."""
-    options = [*ARMS[arm].split(), *CONDITIONS[condition][0].split(), f"--seed={seed}"]
-    return [*options, *(f"--{name}={x}" for name, x in settings.items()), *more]
+def command(arm, seed, more, settings):
+    """The options of one run. more: the condition's; settings: {"lr": ..., "kl": ...}"""
+    options = ["--method=tandem", *{**ARMS, **OTHERS}[arm].split(), *more.split(), f"--seed={seed}"]
+    return [*options, *(f"--{name}={x}" for name, x in settings.items())]
 
 
-def regrade(out, target):
-    """A GRPO run evaluated with the other junior: nothing in its training depended on one."""
+def regrade(out, target, changes):
+    """A GRPO run evaluated with another junior: nothing in its training depended on one. changes:
+    of tandem.Config."""
     import run
     import tandem
     if finished(target) is None:
         cfg = run.from_json(tandem.Config, run.read_config(out))
-        cfg = dataclasses.replace(cfg, junior_skill="graded", senior=out, resume=True,
-                                  compile="off")
+        cfg = dataclasses.replace(cfg, **changes, senior=out, resume=True, compile="off")
         r = tandem.setup(cfg)
         after = tandem.measure(r, r.env.first.problems)
         os.makedirs(target, exist_ok=True)
@@ -60,43 +88,35 @@ def regrade(out, target):
     return finished(target)
 
 
-# ---- tuning: one criterion for all arms, on valid problems of a seed that is not reported ----
+# ---- tuning: one criterion for all arms, on valid problems of seeds that are not reported ----
 
-def tune(folder, jobs, seed=100):
-    """Best of GRID for every arm by solo + step handoff pass@1 on valid problems (see choose).
-    Writes tuning.json."""
+def tune(folder, jobs, seeds=(99, 100)):
+    """Best of GRID for every arm by solo + step handoff pass@1 on valid problems, mean over seeds
+    (claims.choose). Writes tuning.json."""
     cells = []
     for arm in ARMS:
-        names = ("lr", "kl") if "KL" in arm else ("lr",)
-        cells += [(arm, *x) for x in itertools.product(*(GRID[name] for name in names))]
-    more = ("--final-split=valid", "--test-problems=256")
+        grid = [GRID["lr"], *([GRID["kl"]] if "KL" in arm else [])]
+        cells += [(arm, seed, *x) for x in itertools.product(*grid) for seed in seeds]
 
-    def run_cell(arm, *values):
-        options = command(arm, seed, "plain junior", dict(zip(("lr", "kl"), values)), more)
-        return claims.train(options, f"{folder}/tune/{slug(arm, *values)}")
-    found = {}
-    for (arm, *values), result in side_by_side(run_cell, cells, jobs).items():
-        solo, step = result["after"][SOLO][0], result["after"][STEP][0]
+    def folder_of(*cell):
+        return f"{folder}/tune/{slug(*cell)}"
+
+    def run_cell(arm, seed, *values):
         settings = dict(zip(("lr", "kl"), values))
-        line = {**settings, "solo": solo, "step handoff": step, "score": solo + step}
-        found.setdefault(arm, []).append(line)
-    best = {arm: choose(lines) for arm, lines in found.items()}
-    claims.write(f"{folder}/tuning.json", {"best": best, "grid": found})
+        options = command(arm, seed, "--final-split=valid --test-problems=256", settings)
+        return claims.train(options, folder_of(arm, seed, *values))
+    done = side_by_side(run_cell, cells, jobs, folder_of, SECONDS)
+    found = {arm: {} for arm in ARMS}
+    for (arm, seed, *values), result in done.items():
+        line = found[arm].setdefault(tuple(values), {"solo": [], "step handoff": []})
+        line["solo"].append(result["after"][SOLO][0])
+        line["step handoff"].append(result["after"][STEP][0])
+    lines = {arm: [{**dict(zip(("lr", "kl"), values)), **line,
+                    "score": (sum(line["solo"]) + sum(line["step handoff"])) / len(seeds)}
+                   for values, line in points.items()] for arm, points in found.items()}
+    best = {arm: claims.choose(points, GRID) for arm, points in lines.items()}
+    claims.write(f"{folder}/tuning.json", {"seeds": seeds, "best": best, "grid": lines})
     print(json.dumps(best, indent=1))
-
-
-def choose(lines):
-    """The grid point whose score, averaged with those of its neighbours in the learning rate, is
-    highest: on one seed the best point itself may stand next to a cliff."""
-    rates = sorted({line["lr"] for line in lines})
-
-    def score(line):
-        i = rates.index(line["lr"])
-        near = rates[max(0, i - 1):i + 2]
-        scores = [other["score"] for other in lines
-                  if other["lr"] in near and other.get("kl") == line.get("kl")]
-        return sum(scores) / len(scores)
-    return {name: x for name, x in max(lines, key=score).items() if name in GRID}
 
 
 # ---- table and figure ----
@@ -105,11 +125,14 @@ def table(results, seeds):
     """results: {condition: {arm: [metrics of a seed]}} -> Markdown"""
     lines = []
     for condition, arms in results.items():
-        lines += [f"\n**{condition}**, mean{over(seeds)}\n", *head("arm", *COLUMNS.values())]
+        n = len(next(iter(arms.values())))
+        lines += [f"\n**{condition}**, mean{over(seeds[:n])}\n", *head("arm", *COLUMNS.values())]
         for arm, runs in arms.items():
             cells = [cell([r[name][0] for r in runs]) if all(name in r for r in runs) else "-"
                      for name in COLUMNS]
             lines.append(row(arm, *cells))
+        if "GRPO" not in arms:
+            continue
         titles = ("against GRPO, paired", SOLO, "as good as (2 points)?", STEP, "better?")
         lines += ["", *head(*titles)]
         for arm, runs in arms.items():
@@ -120,6 +143,17 @@ def table(results, seeds):
             lines.append(row(arm, cell(solo, "+"), verdict(solo, "as good"),
                              cell(step, "+"), verdict(step, "better")))
     return "\n".join([*lines, "", PAPER])
+
+
+def verdicts(arms):
+    """{arm: [metrics of a seed]}, plain junior -> the tables of ROWS and of FINDING."""
+    parts = []
+    for title, rows in (("The paper's claims", ROWS), ("Finding 1: annealed tandem", FINDING)):
+        rows = [line for line in rows if line[1] in arms and line[2] in arms]
+        differences = [[a[metric][0] - b[metric][0] for a, b in zip(arms[arm], arms[other])]
+                       for _, arm, other, metric, _, _ in rows]
+        parts.append(f"**{title}**\n\n{claims.decided(rows, differences)}")
+    return "\n\n".join(parts)
 
 
 def figure(arms, path):
@@ -158,31 +192,41 @@ def figure(arms, path):
 
 
 def draw(found, picture):
-    """What results.json holds -> the table; draws the figure."""
-    figure(found["results"]["plain junior"], picture)
-    return table(found["results"], found["seeds"])
+    """What results.json holds -> the tables; draws the figure."""
+    plain = found["results"]["plain junior"]
+    figure(plain, picture)
+    return f"{verdicts(plain)}\n{table(found['results'], found['seeds'])}"
 
 
 def redraw():
     return draw(read("docs/tandem/results.json"), "docs/tandem/tandem.png")
 
 
-def reproduce(folder, seeds, jobs):
+def reproduce(folder, seeds, jobs, quick=False):
+    """quick: fewer arms and seeds."""
     own = f"{folder}/tuning.json"  # your own tuning, or the one that docs/tandem.md reports
     best = read(own if os.path.exists(own) else "docs/tandem/tuning.json")["best"]
-    cells = [(arm, seed, condition) for condition, (_, arms) in CONDITIONS.items()
-             for arm in arms for seed in seeds if (arm, condition) != ("GRPO", "graded junior")]
+    conditions, cells = QUICK if quick else CONDITIONS, []
+    for condition, (_, arms, most) in conditions.items():
+        regraded = ("GRPO",) if condition in REGRADED else ()
+        cells += [(arm, seed, condition) for arm in arms if arm not in regraded
+                  for seed in seeds[:most]]
+
+    def folder_of(*cell):
+        return f"{folder}/{slug(*cell)}"
 
     def run_cell(arm, seed, condition):
-        out = f"{folder}/{slug(arm, seed, condition)}"
-        return claims.train(command(arm, seed, condition, best[arm]), out)
-    done = side_by_side(run_cell, cells, jobs)
-    for seed in seeds:
-        plain, graded = ("GRPO", seed, "plain junior"), ("GRPO", seed, "graded junior")
-        done[graded] = regrade(f"{folder}/{slug(*plain)}", f"{folder}/{slug(*graded)}")
+        settings = best[SETTING_OF.get(arm, arm)]
+        options = command(arm, seed, conditions[condition][0], settings)
+        return claims.train(options, folder_of(arm, seed, condition))
+    done = side_by_side(run_cell, cells, jobs, folder_of, SECONDS)
     results = {}
-    for condition, (_, arms) in CONDITIONS.items():
-        results[condition] = {arm: [done[arm, seed, condition]["after"] for seed in seeds]
+    for condition, (_, arms, most) in conditions.items():
+        for seed in seeds[:most] if condition in REGRADED else ():
+            done["GRPO", seed, condition] = regrade(
+                folder_of("GRPO", seed, "plain junior"), folder_of("GRPO", seed, condition),
+                REGRADED[condition])
+        results[condition] = {arm: [done[arm, seed, condition]["after"] for seed in seeds[:most]]
                               for arm in arms}
     seconds = {slug(*cell): result["seconds"] for cell, result in done.items()}
     found = {"seeds": seeds, "settings": best, "seconds": seconds, "results": results}

@@ -23,7 +23,9 @@ COMPARISONS = {  # --compare -> what its table is called, its arms, further opti
     "unbounded": ("whole history in view", ("stateless", "leaky + R_sup", "strict + R_sup"),
                   "--window=0")}
 PLAYERS = ("stateless", "leaky + R_sup", "strict + R_sup")  # arms that also play, in "paper"
+QUICK = PLAYERS
 GAMES = 16  # a seed
+SECONDS = 600  # a run, with its share of the warm start: one thread of a shared Intel Xeon
 WORLD_TABLES = {  # title -> {metric of result.json: its column}
     "one step": {
         "obs.F1 level 2": "obs.F1, level 2", "obs.F1 level 3": "level 3", "T=1": "sampled",
@@ -165,18 +167,22 @@ def play(out):
     return read(path)
 
 
-def reproduce(folder, seeds, jobs, compare):
-    """One of COMPARISONS; in the paper's own some arms play as well."""
+def reproduce(folder, seeds, jobs, compare, quick=False):
+    """One of COMPARISONS; in the paper's own some arms play as well. quick: fewer arms."""
     title, names, options = COMPARISONS[compare]
+    names = tuple(arm for arm in names if arm in QUICK) if quick else names
+
+    def folder_of(*cell):
+        return f"{folder}/{slug(compare, *cell)}"
 
     def run_arm(arm, seed):
-        out = f"{folder}/{slug(compare, arm, seed)}"
         how = ["--method=worldmodel", *WORLDS[arm].split(), f"--seed={seed}", *options.split()]
-        result = claims.train(how, out)
+        result = claims.train(how, folder_of(arm, seed))
         if compare == "paper" and arm in PLAYERS:
-            result = {**result, "plan": play(out)}
+            result = {**result, "plan": play(folder_of(arm, seed))}
         return result
-    done = side_by_side(run_arm, [(arm, seed) for arm in names for seed in seeds], jobs)
+    cells = [(arm, seed) for arm in names for seed in seeds]
+    done = side_by_side(run_arm, cells, jobs, folder_of, SECONDS)
     columns = {arm: [world_columns(done[arm, seed]) for seed in seeds] for arm in names}
     started = {"stateless": "stateless", "leaky": "leaky + R_sup", "strict": "strict + R_sup"}
     arms = {f"{form}, warm start": [c["warm"] for c in columns[arm]]

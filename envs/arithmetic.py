@@ -42,7 +42,7 @@ class Arithmetic(Env):
     mark, max_gap = "\n", 6  # a word is a line, and a line has six tokens
     every_family = True  # a senior must know both notations
     # The accuracy at which a warm start ends, in each notation that the skill uses.
-    targets = {"senior": 0.3, "senior40": 0.3, "junior": 0.9, "private": 0.9, "graded": 0.9}
+    targets = {"senior": 0.7, "senior40": 0.7, "junior": 0.9, "private": 0.9, "graded": 0.9}
     warm_steps = 3000
 
     def __init__(self, ops=6):

@@ -96,9 +96,35 @@ def test_a_bootstrap_is_as_lopsided_as_the_seeds():
     assert claims.bootstrap([0.3] * 5) == pytest.approx((0.3, 0.3))
 
 
-def test_runs_side_by_side_keep_their_names():
-    found = claims.side_by_side(lambda a, b: a * b, [(2, "x"), (3, "y")], 2)
-    assert found == {(2, "x"): "xx", (3, "y"): "yyy"}
+def test_runs_side_by_side_keep_their_names_and_say_how_long_it_takes(tmp_path, capsys):
+    def folder_of(a, b):
+        return str(tmp_path / b)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/result.json").write_text("{}")  # it is done
+    cells = [(2, "x"), (3, "y"), (1, "z")]
+    found = claims.side_by_side(lambda a, b: a * b, cells, 2, folder_of, 600)
+    assert found == {(2, "x"): "xx", (3, "y"): "yyy", (1, "z"): "z"}
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == "3 runs, 1 of them are done; the others take about 10 minutes"
+    assert sorted(line[:7] for line in others) == ["1 of 2:", "2 of 2:"]
+    assert any(line.endswith("3, y; about 0 minutes left") for line in others)
+    assert claims.minutes(5399) == "90 minutes" and claims.minutes(9000) == "2.5 hours"
+
+
+def test_the_rows_of_a_paper_are_decided_together():
+    rows = [("T1", "a", "b", "x", "better", "1 against 2"), ("T2", "a", "b", "y", "as good", ""),
+            ("T3", "a", "c", "x", "better", "")]
+    sure, close, barely = [0.1, 0.11, 0.09], [0.0, 0.001, 0.0], [0.01, 0.12, 0.09]
+    text = claims.decided(rows, [sure, close, barely])
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()[2:]]
+    assert [line[0] for line in lines] == ["T1", "T2", "T3"]
+    assert [line[5:7] for line in lines] == [["yes", "yes"], ["yes", "yes"], ["unclear", "unclear"]]
+    assert lines[0][1:3] == ["a: x better than b", "+0.100 +- 0.025"] and lines[0][7] == "1 against 2"
+    one_yes = [0.07, 0.12, 0.09]  # p = .023: enough alone, not as one of three
+    alone = claims.decided(rows[:1], [one_yes]).splitlines()[2]
+    assert "| yes | yes |" in alone
+    among = claims.decided(rows, [one_yes, barely, barely]).splitlines()[2]
+    assert "| yes | unclear |" in among
 
 
 # ---- world models ----
@@ -280,20 +306,34 @@ def test_arms_differ_and_claims_are_about_them():
     assert len({claims.slug(arm) for arm in WORLDS}) == len(WORLDS)
 
 
-@pytest.mark.parametrize("condition", claims.tandem.CONDITIONS)
-@pytest.mark.parametrize("arm", claims.tandem.ARMS)
-def test_every_arm_of_tandem_is_a_command_too(arm, condition):
+TANDEM_CELLS = [(condition, arm) for condition, (_, arms, _) in claims.tandem.CONDITIONS.items()
+                for arm in arms]
+
+
+@pytest.mark.parametrize("condition, arm", TANDEM_CELLS)
+def test_every_arm_of_tandem_is_a_command_too(condition, arm):
     settings = {"lr": 3e-4, **({"kl": 0.1} if "KL" in arm else {})}
-    method, cfg = options(*claims.tandem.command(arm, 0, condition, settings))
+    more = claims.tandem.CONDITIONS[condition][0]
+    method, cfg = options(*claims.tandem.command(arm, 0, more, settings))
     assert method.__name__ == "tandem" and (cfg.p == 1) == ("GRPO" in arm)
     assert (cfg.kl > 0) == ("KL" in arm)
     assert cfg.kl_to == ("junior" if arm == "GRPO + KL to junior" else "warm")
+    assert (cfg.p_end == 1) == ("annealed" in arm) and (cfg.steps == 400) == ("400" in arm)
 
 
-def test_grpo_arms_in_tandem_are_those_of_the_tuning():
+def test_the_arms_of_tandem_differ_and_every_one_has_a_setting():
     """The settings that docs/ reports are for these arms."""
     best = claims.read(REPO / "docs/tandem/tuning.json")["best"]
-    assert list(best) == list(claims.tandem.ARMS)
+    tandem = claims.tandem
+    assert list(best) == list(tandem.ARMS)
+    assert set(tandem.SETTING_OF) == set(tandem.OTHERS) and set(tandem.SETTING_OF.values()) <= set(best)
+    every = {**tandem.ARMS, **tandem.OTHERS}
+    assert len({tuple(how.split()) for how in every.values()}) == len(every)
+    assert {arm for _, arms, _ in tandem.CONDITIONS.values() for arm in arms} == set(every)
+    rows = (*tandem.ROWS, *tandem.FINDING)
+    assert {name for row in rows for name in row[1:3]} <= set(every)
+    assert {row[3] for row in rows} <= set(tandem.COLUMNS)
+    assert set(tandem.QUICK["plain junior"][1]) <= set(tandem.ARMS)
 
 
 @pytest.mark.parametrize("arm", claims.atod.ARMS)
@@ -309,12 +349,12 @@ def test_the_tuning_looks_at_neighbours_in_the_learning_rate():
     """The best single point, 6e-4, stands next to a cliff."""
     lines = [{"lr": lr, "score": score} for lr, score in
              ((1.5e-4, 1.5), (3e-4, 1.7), (6e-4, 1.8), (1e-3, 0.2))]
-    assert claims.tandem.choose(lines) == {"lr": 3e-4}
+    assert claims.choose(lines, ("lr", "kl")) == {"lr": 3e-4}
     lines += [{"lr": lr, "kl": 0.2, "score": 1.75} for lr in (1.5e-4, 3e-4)]
-    assert claims.tandem.choose(lines) == {"lr": 1.5e-4, "kl": 0.2}
+    assert claims.choose(lines, ("lr", "kl")) == {"lr": 1.5e-4, "kl": 0.2}
 
 
-def test_the_tuning_runs_its_grid_on_valid_problems_of_another_seed(tmp_path, monkeypatch):
+def test_the_tuning_runs_its_grid_on_valid_problems_of_other_seeds(tmp_path, monkeypatch):
     ran = []
 
     def trained(how, out):
@@ -323,12 +363,29 @@ def test_the_tuning_runs_its_grid_on_valid_problems_of_another_seed(tmp_path, mo
         return {"after": after}
     monkeypatch.setattr(claims, "train", trained)
     claims.tandem.tune(str(tmp_path), 1)
-    assert len(ran) == 5 * 4 + 2 * 4 * 3 == len({cfg.out for cfg in ran})
-    assert all((cfg.seed, cfg.final_split, cfg.test_problems) == (100, "valid", 256) for cfg in ran)
+    assert len(ran) == 2 * (7 * 4 + 4 * 3) == len({cfg.out for cfg in ran})
+    assert all((cfg.final_split, cfg.test_problems) == ("valid", 256) for cfg in ran)
+    assert [cfg.seed for cfg in ran] == [99, 100] * 40
     found = json.loads((tmp_path / "tuning.json").read_text())
     assert list(found["best"]) == list(found["grid"]) == list(claims.tandem.ARMS)
     assert found["best"]["tandem p = .5"] == {"lr": 1e-3}
     assert found["best"]["GRPO + KL to junior"] == {"lr": 1e-3, "kl": 0.5}
+
+
+def test_atods_tuning_looks_at_valid_houses_of_other_seeds(tmp_path, monkeypatch):
+    ran = []
+
+    def trained(how, out):
+        ran.append(options(*how, f"--out={out}")[1])
+        found = {"success": [ran[-1].lr, 0.1], "turns": [8.0, None]}
+        return {"columns": {"after": found, "after, greedy": found}}
+    monkeypatch.setattr(claims, "train", trained)
+    claims.atod.tune(str(tmp_path), 1)
+    assert len({cfg.out for cfg in ran}) == len(ran) == 4 * 2 * 3
+    assert {(cfg.seed, cfg.final_split) for cfg in ran} == {(99, "valid"), (100, "valid")}
+    found = json.loads((tmp_path / "tuning.json").read_text())
+    assert found["best"] == {arm: {"lr": 1e-3} for arm in claims.atod.TUNED}
+    assert list(claims.read(REPO / "docs/atod/tuning.json")["best"]) == list(claims.atod.TUNED)
 
 
 # ---- comparisons, with results made up ----
@@ -412,21 +469,28 @@ def test_tandems_comparison_grades_its_grpo_runs_again_and_writes_its_table(tmp_
         return {"after": {name: [0.5 + 0.1 * (cfg.p < 1), 0.1] for name in claims.tandem.COLUMNS},
                 "seconds": 1.0}
 
-    def regraded(out, target):
-        graded.append((Path(out).name, Path(target).name))
-        return trained(claims.tandem.command("GRPO", 0, "plain junior", {"lr": 1.0}), out)
+    def regraded(out, target, changes):
+        graded.append((Path(out).name, Path(target).name, changes))
+        return trained(claims.tandem.command("GRPO", 0, "", {"lr": 1.0}), out)
     monkeypatch.setattr(claims, "train", trained)
     monkeypatch.setattr(claims.tandem, "regrade", regraded)
     monkeypatch.setattr(claims.tandem, "figure", lambda *_: None)
     monkeypatch.chdir(REPO)  # the tuning that docs/ reports
     claims.tandem.reproduce(str(tmp_path), [3, 4], 1)
-    names = ("GRPO-{}-plainjunior", "GRPO-{}-gradedjunior")
-    assert graded == [tuple(name.format(seed) for name in names) for seed in (3, 4)]
-    assert len(ran) == 2 * (7 + 3 + 2) and len(set(ran)) > 12
+    weak = [("GRPO-{}-plainjunior".format(seed), "GRPO-{}-weakjunior".format(seed),
+             {"junior_target": 0.6}) for seed in (3, 4)]
+    assert graded[:2] == weak and len(graded) == 4
+    assert len(ran) == 2 * (9 + 4 + 2 + 2 + 9)
     found, text = json.loads((tmp_path / "results.json").read_text()), (tmp_path / "table.md").read_text()
     assert {c: list(arms) for c, arms in found["results"].items()} == {
-        c: list(arms) for c, (_, arms) in claims.tandem.CONDITIONS.items()}
+        c: list(arms) for c, (_, arms, _) in claims.tandem.CONDITIONS.items()}
     assert "| tandem p = .5 | +0.100 +- 0.000 | unclear | +0.100 +- 0.000 | yes |" in text
+    assert "| T2 | tandem p = .5: step handoff pass@1 better than GRPO | +0.100" in text
+    assert "| A3 |" in text
+
+    ran.clear()
+    claims.tandem.reproduce(str(tmp_path), [3, 4, 5, 6], 1, quick=True)
+    assert len(ran) == 3 * 4
 
 
 def test_a_grpo_run_is_graded_by_another_junior(command, tmp_path, monkeypatch):
@@ -434,13 +498,13 @@ def test_a_grpo_run_is_graded_by_another_junior(command, tmp_path, monkeypatch):
     assert command("--method", "tandem", "--p", "1", "--steps", "1", "--out", "o")[0] == 0
     monkeypatch.setitem(envs.arithmetic.SKILLS, "graded", (1.0, 0.0))  # as different as can be
     monkeypatch.setattr(envs.arithmetic.Arithmetic, "problems", 2)
-    found, plain = claims.tandem.regrade("o", "graded"), claims.finished("o")
+    found, plain = claims.tandem.regrade("o", "graded", {"junior_skill": "graded"}), claims.finished("o")
     assert found["seconds"] == plain["seconds"] and found == claims.finished("graded")
     assert set(found["after"]) == set(plain["after"])
     assert found["after"]["solo pass@1"] == plain["after"]["solo pass@1"]
     assert found["after"]["legibility"] != plain["after"]["legibility"]
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it graded again"))
-    assert claims.tandem.regrade("o", "graded") == found
+    assert claims.tandem.regrade("o", "graded", {"junior_skill": "graded"}) == found
 
 
 # ---- figures ----
@@ -584,9 +648,10 @@ def test_a_strip_is_drawn_from_a_run(command):
 # ---- the command ----
 
 @pytest.mark.parametrize("argv, says", [
-    (["worldmodel", "--tune"], "--tune is for tandem"), (["atod", "--compare", "training"], "--compare is for"),
+    (["worldmodel", "--tune"], "--tune is for tandem and atod"), (["atod", "--compare", "training"], "--compare is for"),
     (["atod", "--env", "textworld"], "--env is for"), (["tandem", "--seeds", "11"], "--seeds is 1 to 10"),
-    (["worldmodel", "--env", "textworld", "--compare", "training"], "without --compare")])
+    (["worldmodel", "--env", "textworld", "--compare", "training"], "without --compare"),
+    (["worldmodel", "--quick", "--compare", "training"], "--quick is for")])
 def test_what_it_refuses(argv, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for module in (claims.tandem, claims.worldmodel, claims.atod, claims.realworlds):
