@@ -17,6 +17,7 @@ import torch
 from envs.record import Moment, coverage, fact_f1
 
 HORIZONS = (1, 5, 9)  # paper
+AGES = ((1, 2), (3, 4), (5, 8), (9, 16))  # observations since a room was in view
 BANDS = ((1, 4), (5, 9), (10, 25))  # a single horizon on some hundred games is noise
 
 
@@ -148,18 +149,23 @@ def rollouts(w, examples, steps):
     return {**{name: torch.tensor(x).T for name, x in table.items()}, "words": torch.tensor(words)}
 
 
-def comes_back(example, window, language):
-    """For each future step: does it show a room that was in view before, but not in the last
-    `window` observations (0: the last four)? There only memory helps."""
-    shown, window = example.past[-window:], window or 4
-    seen, out = {}, []  # room -> when it was last in view; now is -1
+def ages(example, window, language):
+    """For each future step: how many observations ago was its room last in view, of those that the
+    prompt shows or that are imagined? nan: never, or it shows no room."""
+    shown, seen, out = example.past[-window:], {}, []  # room -> when it was last in view; now is -1
     for i, m in enumerate(shown):
         seen[language.room_of(m.stated)] = i - len(shown)
     for h, m in enumerate(example.future):
         here = language.room_of(m.stated)
-        out.append(here is not None and here in seen and seen[here] < h - window)
+        out.append(math.nan if here is None else h - seen.get(here, math.nan))
         seen[here] = h
     return out
+
+
+def comes_back(example, window, language):
+    """For each future step: does it show a room that was in view before, but not in the last
+    `window` observations (0: the last four)? There only memory helps."""
+    return [age > (window or 4) for age in ages(example, window, language)]
 
 
 def mean_and_error(x):
@@ -212,6 +218,10 @@ def measure(w, examples, steps=25):
         back = torch.tensor([comes_back(e, w.window, w.language)[:steps] for e in examples])
         known = torch.where(back, found["obs"], math.nan).nanmean(1)
         out["obs, known rooms"] = mean_and_error(known)
+        age = torch.tensor([ages(e, w.window, w.language)[:steps] for e in examples])
+        for a, b in AGES:
+            seen = torch.where((a <= age) & (age <= b), found["obs"], math.nan).nanmean(1)
+            out[f"obs, seen {a}-{b} ago"] = mean_and_error(seen)
     return out
 
 

@@ -361,8 +361,9 @@ def supervised(pairs, device, prompts=False):
                        for prompt, answer in pairs], device)
 
 
-def train_warm(w, worlds, cfg, steps):
-    """Supervised training of all roles -> a checkpoint. In a world of prose, prompts count too."""
+def train_warm(w, worlds, cfg, steps, lessons=record.lessons):
+    """Supervised training on lessons (of all roles) -> a checkpoint. In a world of prose, prompts
+    count too."""
     torch.manual_seed(cfg.seed)
     optimizer, device = sft.make_optimizer(w.model, cfg.sft_lr), w.model.embed.weight.device
     prompts = any(world.prose for world in worlds.values())
@@ -371,7 +372,7 @@ def train_warm(w, worlds, cfg, steps):
             for group in optimizer.param_groups:  # up, then down to a tenth
                 down = 0.55 + 0.45 * math.cos(math.pi * step / steps)
                 group["lr"] = cfg.sft_lr * min(1, (step + 1) / 50) * down
-            pairs = record.lessons(w, worlds, step, cfg.sft_rows, cfg.seed)
+            pairs = lessons(w, worlds, step, cfg.sft_rows, cfg.seed)
             stats = sft.update(w.model, optimizer, *supervised(pairs, device, prompts))
             if stats["skipped"]:
                 raise run.Stop(f"the warm start's loss is not finite at step {step + 1}; "

@@ -229,14 +229,14 @@ def test_every_number_that_the_tables_ask_for_is_measured():
         columns = {f"{own}, {when}{sampled}": x for when in ("warm", "trained")
                    for sampled, x in (("", far), (", T=1", near))}
         result = {"columns": columns, "seconds": 2.0, "update_seconds": 1.0,
-                  "plan": {own: {"success": 0.5}}}
+                  "plan": {own: {"success": 0.5}}, **({} if own == "stateless" else {"usefulness": 0.5})}
         both = claims.worldmodel.world_columns(result)
         arms.update({arm: [both["trained"]] * 2 for arm in WORLDS if arm.startswith(own)})
         arms[f"{own}, warm start"] = [both["warm"]] * 2
     tables = sections(claims.worldmodel.world_tables(arms))
     assert len(tables["claims"]) == len(CLAIMS)
     of_states = {"CR", "well-formed", "own state", "another's state", "own - another's", "action alone",
-                 "history leak"}
+                 "history leak", "usefulness"}
     for title, columns in WORLD_TABLES.items():
         for arm, *cells in tables[title]:
             missing = {m for m, cell in zip(columns, cells) if cell == "-"}
@@ -244,7 +244,7 @@ def test_every_number_that_the_tables_ask_for_is_measured():
             if "stateless" in arm:
                 expected = {m for m in columns if "state." in m or "s'" in m or m in of_states}
             if "warm start" in arm:
-                expected |= {"plan", "seconds"} & set(columns)
+                expected |= {"plan", "seconds", "usefulness"} & set(columns)
             assert missing == expected, (title, arm)
 
 
@@ -424,13 +424,16 @@ def test_a_comparison_runs_its_arms_and_writes_its_table(compare, seeds, tmp_pat
         own = options(*how, f"--out={out}")[1].formulation
         Path(out).mkdir()
         Path(out, "own").write_text(own)
-        metrics = {k: [x, 0.1] for k, x in everything(0.5).items() if k not in ("plan", "seconds")}
+        metrics = {k: [x, 0.1] for k, x in everything(0.5).items() if k not in ("plan", "seconds", "usefulness")}
         return {"columns": {f"{own}, {when}{sampled}": metrics for when in ("warm", "trained")
                             for sampled in ("", ", T=1")}, "update_seconds": 1.0}
 
     def called(command, log):
         (out,) = [part for part in command if part.startswith(str(tmp_path))]
-        assert command[:2] == ["-m", "claims.planner"] and command[3:] == ["--games=16"]
+        if command[1] == "claims.usefulness":
+            Path(out, "usefulness.json").write_text('{"usefulness": 0.25}')
+            return
+        assert command[:2] == ["-m", "claims.planner"] and command[3:] == ["--games=128"]
         played.append(out)
         own = Path(out, "own").read_text()
         players = {player: {"success": 0.5} for player in ("random", "expert", "simulator", own)}
@@ -438,7 +441,7 @@ def test_a_comparison_runs_its_arms_and_writes_its_table(compare, seeds, tmp_pat
     monkeypatch.setattr(claims, "train", trained)
     monkeypatch.setattr(claims, "call", called)
     monkeypatch.setattr(claims.worldmodel, "world_figure", lambda *_: None)
-    claims.worldmodel.reproduce(str(tmp_path), seeds, 2, compare)
+    claims.worldmodel.reproduce(str(tmp_path), seeds, 1, compare)
     title, names, _ = COMPARISONS[compare]
     stem = "results" if compare == "paper" else compare
     found, text = json.loads((tmp_path / f"{stem}.json").read_text()), (tmp_path / f"{stem}.md").read_text()
@@ -450,6 +453,9 @@ def test_a_comparison_runs_its_arms_and_writes_its_table(compare, seeds, tmp_pat
     arms = found["results"][title]
     assert {arm for arm in arms if "plan" in arms[arm][0]} == (
         set(claims.worldmodel.PLAYERS) if paper else set())
+    assert {arm for arm in arms if "usefulness" in arms[arm][0]} == (
+        {arm for arm in names if "stateless" not in arm} if paper else set())
+    assert ("| W10 |" in text) == paper
     of = f", seed {seeds[0]}" if len(seeds) == 1 else " +- 95% t-interval over 2 seeds"
     assert text.startswith(f"### {title}, mean{of}")
 

@@ -1,0 +1,111 @@
+"""State usefulness: how well the next observation can be said from a run's next states and the
+action alone, by one decoder that grew up with none of the arms.
+
+    python -m claims.usefulness out/worldmodel-house-0
+
+state.F1 counts the facts that the next observation needs, so a state that remembers more loses
+precision. This asks what a state is good for. The decoder is a fresh model of the run's size. It
+learns to say the next observation from the true minimal state (the fewest facts that the
+observation needs) on training games, supervised. It is made once a seed, and is the same for all
+arms of that seed. Writes usefulness.json into the run's folder: obs.F1 with the run's states, with
+the true minimal states (the ceiling), and with no state (the floor).
+"""
+import argparse
+import dataclasses
+import json
+import os
+import random
+import sys
+
+import torch
+
+import run
+import sft
+import train
+import worldmodel
+from envs import record
+from envs.record import fact_f1
+from model import GPT
+from sampler import Sampler
+
+STEPS = 1000  # of the decoder, with the rows and the learning rate of the run's warm start
+
+
+def lessons(w, worlds, step, rows, seed):
+    """A true minimal next state and the action -> the observation: [(prompt ids, answer ids)]"""
+    tasks = [seed * 10**7 + step * rows + i for i in range(rows)]
+    rng, made = random.Random(f"decoder {seed} {step}"), []
+    for example in record.examples(worlds, tasks, "train", f"decoder {seed}"):
+        after = example.future[0]
+        state = record.as_many_as_fit(w, after.needed, rng)
+        answer = w.tok.encode(after.text) + [w.tok.end_id]
+        made.append((w.decode_prompt(state, after.action), answer))
+    return made
+
+
+def decoder_of(r, steps=STEPS):
+    """-> the seed's decoder, a WorldModel; made once and cached."""
+    cfg, w = r.cfg, r.w
+    torch.manual_seed(cfg.seed)
+    model = GPT(w.model.cfg).to(r.device)
+    decoder = dataclasses.replace(w, model=model, sampler=Sampler(model, 256), temperature=0.0)
+    recipe = {"name": f"decoder-{cfg.env}-{cfg.seed}", "steps": steps, "lr": cfg.sft_lr,
+              "rows": cfg.sft_rows, "model": dataclasses.asdict(model.cfg), "tokenizer": w.tok.state(),
+              "data": [world.fingerprint() for world in r.worlds.values()],
+              "lessons": lessons(w, r.worlds, 0, 32, cfg.seed)}
+    path = sft.cached(
+        recipe, lambda: worldmodel.train_warm(decoder, r.worlds, cfg, steps, lessons), cfg.cache)
+    model.load_state_dict(sft.load_model(path)[0].state_dict())
+    return decoder
+
+
+def obs_f1(decoder, examples, states):
+    """The mean obs.F1 of what the decoder says; states: lists of facts."""
+    prompts = []
+    for example, state in zip(examples, states):
+        ids = decoder.tok.encode(decoder.state_text(state))[:decoder.max_state]
+        prompts.append(decoder.decode_prompt(ids, example.future[0].action))
+    streams, scores = [("usefulness", i) for i in range(len(prompts))], []
+    for first in range(0, len(prompts), 256):
+        part = slice(first, first + 256)
+        replies = decoder.reply(prompts[part], 1, decoder.max_observation, streams[part], 0.0)
+        scores += [fact_f1(decoder.language.parse(decoder.tok.decode(reply.body)),
+                           example.future[0].stated)
+                   for reply, example in zip(replies, examples[part])]
+    return sum(scores) / len(scores)
+
+
+def measure(folder):
+    """A run's folder -> {"usefulness", "ceiling", "floor"}"""
+    _, r = train.reopen(folder)
+    if r.cfg.formulation == "stateless":
+        raise run.Stop(f"{folder}: a stateless model has no states")
+    examples = worldmodel.held_out(r, r.cfg.final_split, r.cfg.test_problems or 300, 1)
+    w, predicates = worldmodel.asked_as(r.w, r.cfg.formulation), r.w.language.PREDICATES
+    minds = w.form.begin(w, [e.past for e in examples])
+    steps = w.form.imagine(w, minds, [e.future[0].action for e in examples])
+    decoder = decoder_of(r)
+    return {"usefulness": obs_f1(decoder, examples, [step.next_state or [] for step in steps]),
+            "ceiling": obs_f1(decoder, examples, [record.ordered(e.future[0].needed, predicates)
+                                                  for e in examples]),
+            "floor": obs_f1(decoder, examples, [[] for _ in examples])}
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="a run's output folder")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    try:
+        found = measure(args.run)
+    except run.Stop as stop:
+        print(f"error: {stop}", file=sys.stderr)
+        return stop.code
+    run.write(os.path.join(args.run, "usefulness.json"), json.dumps(found))
+    print(json.dumps(found, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
