@@ -39,15 +39,15 @@ def read_arguments(argv):
     parser.add_argument("--env", default="house", choices=["house", *claims.realworlds.PAPER],
                         help="worldmodel: on which world [house]")
     parser.add_argument("--tune", action="store_true",
-                        help="tandem, atod: search the grid, on valid tasks of other seeds")
+                        help="search the grid of settings, on valid tasks of seeds 99 and 100")
     parser.add_argument("--redraw", action="store_true",
                         help="train nothing: table and figure from the results in docs/")
     args = parser.parse_args(argv)
     args.seeds = args.seeds or (3 if args.quick else 10)
     if not 1 <= args.seeds <= max(claims.T_95):
         parser.error(f"--seeds is 1 to {max(claims.T_95)}")
-    if args.paper == "worldmodel" and args.tune:
-        parser.error("--tune is for tandem and atod")
+    if args.tune and (args.compare != "paper" or args.env != "house"):
+        parser.error("--tune is for a paper's own comparison")
     if args.quick and (args.compare != "paper" or args.env != "house"):
         parser.error("--quick is for a paper's own comparison")
     if args.paper != "worldmodel" and args.compare != "paper":

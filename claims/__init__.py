@@ -92,6 +92,37 @@ def slug(*parts):
     return "-".join("".join(c if c.isalnum() else "" for c in str(p)) for p in parts)
 
 
+def tune(folder, jobs, points, options_of, scores_of, seconds, seeds=(99, 100)):
+    """Run every arm at every point of its grid, on seeds that are not reported, and choose -> the
+    best settings of each arm; writes tuning.json. points: {arm: [{"lr": ..., "kl": ...}]};
+    options_of(arm, seed, point): of train.py; scores_of(result): {name: number}, whose sum is the
+    criterion."""
+    cells = [(arm, seed, i) for arm, grid in points.items() for i in range(len(grid))
+             for seed in seeds]
+
+    def folder_of(arm, seed, i):
+        return f"{folder}/tune/{slug(arm, seed, *points[arm][i].values())}"
+
+    def run_cell(arm, seed, i):
+        return train(options_of(arm, seed, points[arm][i]), folder_of(arm, seed, i))
+    done = side_by_side(run_cell, cells, jobs, folder_of, seconds)
+    lines = {arm: [] for arm in points}
+    for arm, grid in points.items():
+        for i, point in enumerate(grid):
+            scores = [scores_of(done[arm, seed, i]) for seed in seeds]
+            lines[arm].append({**point, **{name: [x[name] for x in scores] for name in scores[0]},
+                               "score": sum(sum(x.values()) for x in scores) / len(seeds)})
+    best = {arm: choose(grid, points[arm][0]) for arm, grid in lines.items()}
+    write(f"{folder}/tuning.json", {"seeds": seeds, "best": best, "grid": lines})
+    print(json.dumps(best, indent=1))
+
+
+def settings(folder, docs):
+    """What your own tuning chose, or the one that docs/ reports -> {arm: {"lr": ...}}"""
+    own = f"{folder}/tuning.json"
+    return read(own if os.path.exists(own) else f"docs/{docs}/tuning.json")["best"]
+
+
 def choose(lines, names):
     """The grid point whose score, averaged with those of its neighbours in the learning rate, is
     highest: the best point itself may stand next to a cliff. lines: [{"lr", "score", ...}]; names:

@@ -1,9 +1,6 @@
 """ATOD against its parts, its baselines and its teacher, on the house: arms, table, figure. See
 reproduce.py."""
-import itertools
-import json
 import math
-import os
 
 import claims
 from claims import cell, head, interval, over, plot, read, row, side_by_side, slug, updates, verdict
@@ -35,6 +32,11 @@ PAPER = {"GRPO": "33.2 / 40.3 / 68.9", "OPD": "67.7 / 64.9 / 68.1", "ATOD": "70.
 COLUMNS = {"success": "sampled", "greedy": "greedy", "turns": "turns",
            "last look": "valid, last look", "best look": "best look",
            "zero variance": "zero-variance groups", "seconds": "seconds of updates"}
+
+
+def command(arm, seed, settings, *more):
+    """The options of one run. settings: {"lr": ...}"""
+    return [*ARMS[arm].split(), f"--seed={seed}", f"--lr={settings['lr']}", *more]
 
 
 def metrics_of(result, curve):
@@ -123,30 +125,20 @@ def redraw():
     return draw(read("docs/atod/results.json"), "docs/atod/atod.png")
 
 
-def tune(folder, jobs, seeds=(99, 100)):
-    """The learning rate of every arm of TUNED, by success on valid houses: mean over seeds, and
-    with a point's neighbours. Writes tuning.json."""
-    cells = list(itertools.product(TUNED, seeds, GRID))
+def tune(folder, jobs):
+    """The learning rate of every arm of TUNED, by success on valid houses."""
+    def options_of(arm, seed, settings):
+        return command(arm, seed, settings, "--final-split=valid")
 
-    def folder_of(*cell):
-        return f"{folder}/tune/{slug(*cell)}"
-
-    def run_cell(arm, seed, lr):
-        options = [*ARMS[arm].split(), f"--seed={seed}", f"--lr={lr}", "--final-split=valid"]
-        return claims.train(options, folder_of(arm, seed, lr))
-    done = side_by_side(run_cell, cells, jobs, folder_of, SECONDS)
-    grid = {arm: [{"lr": lr, "score": sum(player(done[arm, seed, lr], "after")["success"]
-                                          for seed in seeds) / len(seeds)} for lr in GRID]
-            for arm in TUNED}
-    best = {arm: claims.choose(lines, ("lr",)) for arm, lines in grid.items()}
-    claims.write(f"{folder}/tuning.json", {"seeds": seeds, "best": best, "grid": grid})
-    print(json.dumps(best, indent=1))
+    def scores_of(result):
+        return {"success": player(result, "after")["success"]}
+    points = {arm: [{"lr": lr} for lr in GRID] for arm in TUNED}
+    claims.tune(folder, jobs, points, options_of, scores_of, SECONDS)
 
 
 def reproduce(folder, seeds, jobs, quick=False):
     """quick: fewer arms."""
-    own = f"{folder}/tuning.json"  # your own tuning, or the one that docs/atod.md reports
-    best = read(own if os.path.exists(own) else "docs/atod/tuning.json")["best"]
+    best = claims.settings(folder, "atod")
     arms = QUICK if quick else tuple(ARMS)
     # the first arm makes the warm starts, of several seeds at once
     cells = [(arm, seed) for arm in arms for seed in seeds]
@@ -155,9 +147,8 @@ def reproduce(folder, seeds, jobs, quick=False):
         return f"{folder}/{slug(*cell)}"
 
     def run_cell(arm, seed):
-        rate = best.get(arm, best["ATOD"])["lr"]
-        options = [*ARMS[arm].split(), f"--seed={seed}", f"--lr={rate}"]
-        return claims.train(options, folder_of(arm, seed))
+        settings = best.get(arm, best["ATOD"])
+        return claims.train(command(arm, seed, settings), folder_of(arm, seed))
     done = side_by_side(run_cell, cells, jobs, folder_of, SECONDS)
     results = {name: [player(done["ATOD", seed], column) for seed in seeds]
                for name, column in (("teacher", "teacher"), ("student", "before"))}

@@ -90,33 +90,19 @@ def regrade(out, target, changes):
 
 # ---- tuning: one criterion for all arms, on valid problems of seeds that are not reported ----
 
-def tune(folder, jobs, seeds=(99, 100)):
-    """Best of GRID for every arm by solo + step handoff pass@1 on valid problems, mean over seeds
-    (claims.choose). Writes tuning.json."""
-    cells = []
-    for arm in ARMS:
-        grid = [GRID["lr"], *([GRID["kl"]] if "KL" in arm else [])]
-        cells += [(arm, seed, *x) for x in itertools.product(*grid) for seed in seeds]
+def tune(folder, jobs):
+    """Best of GRID for every arm by solo + step handoff pass@1 on valid problems."""
+    def grid_of(arm):
+        names = ("lr", "kl") if "KL" in arm else ("lr",)
+        return [dict(zip(names, x)) for x in itertools.product(*(GRID[name] for name in names))]
 
-    def folder_of(*cell):
-        return f"{folder}/tune/{slug(*cell)}"
+    def options_of(arm, seed, settings):
+        return command(arm, seed, "--final-split=valid --test-problems=256", settings)
 
-    def run_cell(arm, seed, *values):
-        settings = dict(zip(("lr", "kl"), values))
-        options = command(arm, seed, "--final-split=valid --test-problems=256", settings)
-        return claims.train(options, folder_of(arm, seed, *values))
-    done = side_by_side(run_cell, cells, jobs, folder_of, SECONDS)
-    found = {arm: {} for arm in ARMS}
-    for (arm, seed, *values), result in done.items():
-        line = found[arm].setdefault(tuple(values), {"solo": [], "step handoff": []})
-        line["solo"].append(result["after"][SOLO][0])
-        line["step handoff"].append(result["after"][STEP][0])
-    lines = {arm: [{**dict(zip(("lr", "kl"), values)), **line,
-                    "score": (sum(line["solo"]) + sum(line["step handoff"])) / len(seeds)}
-                   for values, line in points.items()] for arm, points in found.items()}
-    best = {arm: claims.choose(points, GRID) for arm, points in lines.items()}
-    claims.write(f"{folder}/tuning.json", {"seeds": seeds, "best": best, "grid": lines})
-    print(json.dumps(best, indent=1))
+    def scores_of(result):
+        return {name: result["after"][name][0] for name in (SOLO, STEP)}
+    points = {arm: grid_of(arm) for arm in ARMS}
+    claims.tune(folder, jobs, points, options_of, scores_of, SECONDS)
 
 
 # ---- table and figure ----
@@ -204,8 +190,7 @@ def redraw():
 
 def reproduce(folder, seeds, jobs, quick=False):
     """quick: fewer arms and seeds."""
-    own = f"{folder}/tuning.json"  # your own tuning, or the one that docs/tandem.md reports
-    best = read(own if os.path.exists(own) else "docs/tandem/tuning.json")["best"]
+    best = claims.settings(folder, "tandem")
     conditions, cells = QUICK if quick else CONDITIONS, []
     for condition, (_, arms, most) in conditions.items():
         regraded = ("GRPO",) if condition in REGRADED else ()

@@ -33,6 +33,8 @@ COMPARISONS = {  # --compare -> what its table is called, its arms, further opti
                   "--window=0")}
 PLAYERS = ("stateless", "leaky + R_sup", "strict + R_sup")  # arms that also play, in "paper"
 QUICK = PLAYERS
+TUNED = tuple(arm for arm in WORLDS if "equal" not in arm)  # those have the setting of the other
+GRID = (1.5e-4, 3e-4, 6e-4)
 GAMES = 128  # a seed
 SECONDS = 600  # a run, with its share of the warm start: one thread of a shared Intel Xeon
 ROWS = (  # of claims/README.md: arm, against, metric, kind, the paper
@@ -209,17 +211,36 @@ def play(out):
     return read(path)
 
 
+def command(arm, seed, settings, more=""):
+    """The options of one run. settings: {"lr": ...}"""
+    return ["--method=worldmodel", *WORLDS[arm].split(), f"--seed={seed}", f"--lr={settings['lr']}",
+            *more.split()]
+
+
+def tune(folder, jobs):
+    """The learning rate of every arm of TUNED, by obs.F1 at H = 1 and 9 on valid examples."""
+    def options_of(arm, seed, settings):
+        return command(arm, seed, settings, "--final-split=valid")
+
+    def scores_of(result):
+        trained = world_columns(result)["trained"]
+        return {name: trained[name] for name in ("obs H=1", "obs H=9")}
+    points = {arm: [{"lr": lr} for lr in GRID] for arm in TUNED}
+    claims.tune(folder, jobs, points, options_of, scores_of, SECONDS)
+
+
 def reproduce(folder, seeds, jobs, compare, quick=False):
     """One of COMPARISONS; in the paper's own some arms play as well. quick: fewer arms."""
     title, names, options = COMPARISONS[compare]
     names = tuple(arm for arm in names if arm in QUICK) if quick else names
+    best = claims.settings(folder, "worldmodel")
 
     def folder_of(*cell):
         return f"{folder}/{slug(compare, *cell)}"
 
     def run_arm(arm, seed):
-        how = ["--method=worldmodel", *WORLDS[arm].split(), f"--seed={seed}", *options.split()]
-        result = claims.train(how, folder_of(arm, seed))
+        how = best[arm.removesuffix(", equal compute").removesuffix(", equal time")]
+        result = claims.train(command(arm, seed, how, options), folder_of(arm, seed))
         if compare == "paper" and "stateless" not in arm:
             result = {**result, "usefulness": useful(folder_of(arm, seed))["usefulness"]}
         if compare == "paper" and arm in PLAYERS:
@@ -232,7 +253,7 @@ def reproduce(folder, seeds, jobs, compare, quick=False):
     arms = {f"{form}, warm start": [c["warm"] for c in columns[arm]]
             for form, arm in started.items() if arm in columns}
     arms.update({arm: [c["trained"] for c in runs] for arm, runs in columns.items()})
-    found = {"seeds": seeds, "results": {title: arms}}
+    found = {"seeds": seeds, "settings": best, "results": {title: arms}}
     if compare == "paper":
         found["players"] = {seed: done["strict + R_sup", seed]["plan"] for seed in seeds}
     claims.write(f"{folder}/{file_of(compare)}.json", found)

@@ -372,6 +372,24 @@ def test_the_tuning_runs_its_grid_on_valid_problems_of_other_seeds(tmp_path, mon
     assert found["best"]["GRPO + KL to junior"] == {"lr": 1e-3, "kl": 0.5}
 
 
+def test_the_tuning_of_world_models_looks_at_one_step_and_nine(tmp_path, monkeypatch):
+    ran = []
+
+    def trained(how, out):
+        ran.append(options(*how, f"--out={out}")[1])
+        own = ran[-1].formulation
+        metrics = {"obs H=1": [ran[-1].lr, 0.1], "obs H=9": [0.5 - 3 * ran[-1].lr, 0.1]}
+        return {"columns": {f"{own}, trained": metrics, f"{own}, trained, T=1": metrics},
+                "update_seconds": 1.0}
+    monkeypatch.setattr(claims, "train", trained)
+    claims.worldmodel.tune(str(tmp_path), 1)
+    assert len({cfg.out for cfg in ran}) == len(ran) == 6 * 2 * 3
+    assert {(cfg.seed, cfg.final_split) for cfg in ran} == {(99, "valid"), (100, "valid")}
+    found = json.loads((tmp_path / "tuning.json").read_text())
+    assert found["best"] == {arm: {"lr": 1.5e-4} for arm in claims.worldmodel.TUNED}
+    assert list(claims.read(REPO / "docs/worldmodel/tuning.json")["best"]) == list(found["best"])
+
+
 def test_atods_tuning_looks_at_valid_houses_of_other_seeds(tmp_path, monkeypatch):
     ran = []
 
@@ -441,6 +459,7 @@ def test_a_comparison_runs_its_arms_and_writes_its_table(compare, seeds, tmp_pat
     monkeypatch.setattr(claims, "train", trained)
     monkeypatch.setattr(claims, "call", called)
     monkeypatch.setattr(claims.worldmodel, "world_figure", lambda *_: None)
+    monkeypatch.chdir(REPO)  # the tuning that docs/ reports
     claims.worldmodel.reproduce(str(tmp_path), seeds, 1, compare)
     title, names, _ = COMPARISONS[compare]
     stem = "results" if compare == "paper" else compare
@@ -654,7 +673,7 @@ def test_a_strip_is_drawn_from_a_run(command):
 # ---- the command ----
 
 @pytest.mark.parametrize("argv, says", [
-    (["worldmodel", "--tune"], "--tune is for tandem and atod"), (["atod", "--compare", "training"], "--compare is for"),
+    (["worldmodel", "--tune", "--env", "textworld"], "--tune is for a paper"), (["atod", "--compare", "training"], "--compare is for"),
     (["atod", "--env", "textworld"], "--env is for"), (["tandem", "--seeds", "11"], "--seeds is 1 to 10"),
     (["worldmodel", "--env", "textworld", "--compare", "training"], "without --compare"),
     (["worldmodel", "--quick", "--compare", "training"], "--quick is for")])
