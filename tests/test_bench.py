@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import bench
-from claims import parts, speed, update
+from claims import growth, parts, speed, update
 from model import GPT, GPTConfig
 
 TINY = (GPTConfig(31, 30, layers=1, heads=1, kv_heads=1, width=32, head_width=32, ffn_width=32), 3, 12)
@@ -200,3 +200,15 @@ def test_the_parts_of_an_update_add_up_and_clocks_are_taken_off(method, command,
     if method == "worldmodel":
         expected = {"facts and rewards", "backward pass", "text to tokens"}
     assert expected <= found["parts"].keys() and torch.nn.functional.linear is linear
+
+
+def test_growth_has_a_slope_for_everything_that_grows(monkeypatch, capsys):
+    assert growth.slope([1, 2, 4], [3, 6, 12]) == pytest.approx(1)
+    assert growth.slope([1, 2, 4], [5, 20, 80]) == pytest.approx(2)
+    monkeypatch.setattr(growth, "MIDDLE", {"prompts": 1, "group": 2, "max_new": 2, "layers": 1})
+    monkeypatch.setattr(growth, "GROWN", {"rows": ("prompts", (1, 2)), "new tokens": ("max_new", (2, 4)),
+                                          "layers": ("layers", (1, 2))})
+    growth.main(["--repeats", "1"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["rows"]["sizes"] == [2, 4] and found["layers"]["sizes"] == [1, 2]
+    assert all(len(found[name]["time_update"]) == 2 for name in growth.GROWN)
