@@ -68,7 +68,8 @@ class Config(grpo.RLConfig):
     teacher_target: Rate = 0.65  # success at which its reinforcement ends: short of perfect
     student: str = ""  # what is trained: a checkpoint or a run; empty: made once and cached
     student_skill: Rate = 0.65  # success at which the student's demonstrations end
-    student_habits: CountOr0 = 80  # steps on a careless player's demonstrations that follow
+    student_habits: CountOr0 = 80  # steps on the demonstrations of a player with a bad habit
+    student_player: Literal["careless", "restless"] = "careless"  # that player (restless: house)
 
 
 @dataclass
@@ -196,7 +197,7 @@ def trajectory_mean(rows, valid):
 
 # ---- teacher and student ----
 # A teacher is taught by demonstrations and then by reward, and stopped short of perfect. A student
-# has learned the skill too, and then bad habits (a careless player's demonstrations): it could do
+# has learned the skill too, and then a bad habit (a careless player's demonstrations): it could do
 # better and mostly does not, so there is something to distil and something to reinforce.
 
 LIMIT = 200  # updates after which a teacher's reinforcement gives up
@@ -212,7 +213,7 @@ def starting_models(cfg, env, device, rank):
         teacher = (cfg.teacher_layers, cfg.teacher_width, "expert", cfg.teacher_skill)
     tok, paths = sft.starting_points(cfg, env, device, {"student": student, "teacher": teacher})
     if not cfg.student:
-        demos = env.demos(range(50), "train", 0, "careless")  # another player makes another student
+        demos = env.demos(range(50), "train", 0, cfg.student_player)  # another player, another student
         settings = {"habits": cfg.student_habits, "lr": HABIT_LR, "demos": repr(demos)}
         paths["student"] = finished(cfg, env, device, paths["student"], "student", spoil, settings)
     if cfg.teacher == "auto":
@@ -245,10 +246,10 @@ def reinforce(cfg, env, device, start):
 
 
 def spoil(cfg, env, device, start):
-    """A student: cfg.student_habits steps on a careless player's demonstrations -> a checkpoint."""
+    """A student: cfg.student_habits steps on cfg.student_player's demonstrations -> a checkpoint."""
     def update(model, optimizer, sampler, tok, step):
         batch = sft.demonstration_batch(env, tok, 100_000 + step, sft.Config.sft_rows, cfg.seed,
-                                        "careless", model.cfg.context, device)
+                                        cfg.student_player, model.cfg.context, device)
         sft.update(model, optimizer, *batch)
     return go_on(cfg, env, device, start, "student: bad habits", update, HABIT_LR,
                  cfg.student_habits)

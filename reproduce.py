@@ -7,6 +7,7 @@
     python reproduce.py worldmodel --seeds 3 --compare training     # -> training.{json,md}
     python reproduce.py worldmodel --seeds 3 --env textworld      # or scienceworld
     python reproduce.py atod
+    python reproduce.py atod --seeds 3 --compare tdur     # when T-DUR's weights matter
     python reproduce.py tandem --redraw      # table and figure of docs/, without training
 
 It says beforehand how long it takes, and goes on where it was stopped. The rules were fixed before
@@ -33,9 +34,9 @@ def read_arguments(argv):
     parser.add_argument("--first-seed", type=int, default=101, help="they count from here [101]")
     parser.add_argument("--quick", action="store_true", help="fewer seeds and arms: half an hour")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a thread each [2]")
-    parser.add_argument("--compare", default="paper", choices=claims.worldmodel.COMPARISONS,
-                        help="worldmodel: the paper's formulations; two ways of training (fGRPO, "
-                             "plain GRPO); or the whole history in view [paper]")
+    comparisons = [*claims.worldmodel.COMPARISONS, "tdur"]
+    parser.add_argument("--compare", default="paper", choices=comparisons,
+                        help="worldmodel: another comparison than the paper's own; atod: tdur [paper]")
     parser.add_argument("--env", default="house", choices=["house", *claims.realworlds.PAPER],
                         help="worldmodel: on which world [house]")
     parser.add_argument("--tune", action="store_true",
@@ -50,8 +51,9 @@ def read_arguments(argv):
         parser.error("--tune is for a paper's own comparison")
     if args.quick and (args.compare != "paper" or args.env != "house"):
         parser.error("--quick is for a paper's own comparison")
-    if args.paper != "worldmodel" and args.compare != "paper":
-        parser.error("--compare is for worldmodel")
+    own = {"worldmodel": claims.worldmodel.COMPARISONS, "atod": ("paper", "tdur")}
+    if args.compare not in own.get(args.paper, ("paper",)):
+        parser.error(f"--compare {args.compare} is not for {args.paper}")
     if args.env != "house" and (args.paper != "worldmodel" or args.compare != "paper"):
         parser.error("--env is for worldmodel, without --compare")
     return args
@@ -59,7 +61,7 @@ def read_arguments(argv):
 
 def main(argv=None):
     args = read_arguments(argv)
-    paper, more = PAPERS[args.paper], [args.compare] if args.paper == "worldmodel" else []
+    paper, more = PAPERS[args.paper], [] if args.paper == "tandem" else [args.compare]
     if args.env != "house":
         paper, more = claims.realworlds, [args.env]
     if args.redraw:

@@ -25,6 +25,16 @@ ROWS = (  # of claims/README.md: arm, against, metric, kind, the paper
     ("D5", "ATOD", "annealed, w = 1", "success", "better", ""),
     ("D6", "ATOD", "annealed, uniform w", "success", "better", ".828 against about .79 (ALFWorld)"),
     ("D7", "ATOD", "annealed, w by token", "success", "better", ""))
+# When do T-DUR's weights matter? One factor at a time, three seeds: name -> options of train.py
+FACTORS = {
+    "as it is": "",
+    "a habit in every turn": "--student-player restless",
+    "teacher at .55": "--teacher-target 0.55",
+    "teacher at .8": "--teacher-target 0.8",
+    "annealed for a quarter": "--anneal 0.25",
+    "annealed to the end": "--anneal 1",
+}
+WEIGHED = ("ATOD", "annealed, uniform w")
 SECONDS = 300  # a run, with its share of teacher and student: one thread of a shared Intel Xeon
 FAMILIES = ("put", "clean", "heat", "cool", "examine", "two")
 PAPER = {"GRPO": "33.2 / 40.3 / 68.9", "OPD": "67.7 / 64.9 / 68.1", "ATOD": "70.6 / 71.6 / 71.1",
@@ -121,7 +131,9 @@ def draw(found, picture):
     return f"{verdicts(found['results'])}\n\n{table(found['results'], found['seeds'])}"
 
 
-def redraw():
+def redraw(compare="paper"):
+    if compare == "tdur":
+        return draw_factors(read("docs/atod/tdur.json"), "docs/atod/tdur.png")
     return draw(read("docs/atod/results.json"), "docs/atod/atod.png")
 
 
@@ -136,8 +148,55 @@ def tune(folder, jobs):
     claims.tune(folder, jobs, points, options_of, scores_of, SECONDS)
 
 
-def reproduce(folder, seeds, jobs, quick=False):
-    """quick: fewer arms."""
+def factors(folder, seeds, jobs):
+    """Finding 3: ATOD with T-DUR's weights against its mean for every turn, under each of FACTORS."""
+    best = claims.settings(folder, "atod")["ATOD"]
+    cells = [(name, arm, seed) for name in FACTORS for arm in WEIGHED for seed in seeds]
+
+    def folder_of(name, arm, seed):  # "as it is" are the paper's own runs
+        return f"{folder}/{slug(arm, seed, *([name] if FACTORS[name] else []))}"
+
+    def run_cell(name, arm, seed):
+        return claims.train(command(arm, seed, best, *FACTORS[name].split()),
+                            folder_of(name, arm, seed))
+    done = side_by_side(run_cell, cells, jobs, folder_of, SECONDS)
+    results = {name: {arm: [player(done[name, arm, seed], "after")["success"] for seed in seeds]
+                      for arm in WEIGHED} for name in FACTORS}
+    found = {"seeds": seeds, "settings": best, "results": results}
+    claims.write(f"{folder}/tdur.json", found)
+    text = draw_factors(found, f"{folder}/tdur.png")
+    claims.write(f"{folder}/tdur.md", text)
+    print(text)
+
+
+def draw_factors(found, path):
+    """What tdur.json holds -> its table; draws the differences and their intervals."""
+    lines = [f"**T-DUR against uniform weights**, success, mean{over(found['seeds'])}\n",
+             *head("", *WEIGHED, "difference")]
+    gaps = {}
+    for name, arms in found["results"].items():
+        gaps[name] = [a - b for a, b in zip(*(arms[arm] for arm in WEIGHED))]
+        lines.append(row(name, *(cell(arms[arm]) for arm in WEIGHED), cell(gaps[name], "+")))
+    plt = plot.pyplot()
+    if plt is not None:
+        fig, ax = plt.subplots(layout="constrained")
+        ax.axvline(0, color=plot.GREY, lw=1)
+        for y, (name, values) in enumerate(gaps.items()):
+            mean, half = interval(values)
+            ax.errorbar(mean, y, xerr=0 if math.isnan(half) else half, color=plot.BLUE, capsize=4)
+            ax.plot(values, [y] * len(values), "o", color="white", mec=plot.BLUE, ms=6)
+            ax.plot(mean, y, "o", color=plot.BLUE, ms=9)
+        ax.set(title="When T-DUR's weights matter", ylim=(len(gaps) - 0.5, -0.5),
+               xlabel="success, T-DUR - uniform weights, 95% interval",
+               yticks=range(len(gaps)), yticklabels=list(gaps))
+        plot.save(plt, path)
+    return "\n".join(lines)
+
+
+def reproduce(folder, seeds, jobs, compare="paper", quick=False):
+    """quick: fewer arms. compare "tdur": finding 3."""
+    if compare == "tdur":
+        return factors(folder, seeds, jobs)
     best = claims.settings(folder, "atod")
     arms = QUICK if quick else tuple(ARMS)
     # the first arm makes the warm starts, of several seeds at once

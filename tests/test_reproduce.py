@@ -479,6 +479,28 @@ def test_a_comparison_runs_its_arms_and_writes_its_table(compare, seeds, tmp_pat
     assert text.startswith(f"### {title}, mean{of}")
 
 
+def test_when_t_durs_weights_matter_one_factor_at_a_time(tmp_path, monkeypatch):
+    ran = {}
+
+    def trained(how, out):
+        cfg = options(*how, f"--out={out}")[1]
+        ran[out] = (cfg.weights, cfg.student_player, cfg.teacher_target, cfg.anneal, cfg.seed)
+        found = {"success": [0.7 + 0.1 * (cfg.weights == "tdur") * cfg.anneal, 0.1], "turns": [8.0, None]}
+        return {"columns": {"after": found, "after, greedy": found}}
+    monkeypatch.setattr(claims, "train", trained)
+    monkeypatch.chdir(REPO)
+    monkeypatch.setattr(claims.plot, "pyplot", lambda: None)
+    claims.atod.reproduce(str(tmp_path), [3, 4], 1, "tdur")
+    assert len(ran) == len(set(ran.values())) == 6 * 2 * 2
+    usual = {x[1:4] for x in ran.values()}
+    base = ("careless", 0.65, 0.53)
+    assert len(usual) == 6 and all(sum(a != b for a, b in zip(x, base)) <= 1 for x in usual)
+    text = (tmp_path / "tdur.md").read_text()
+    assert "| annealed to the end | 0.800 +- 0.000 | 0.700 +- 0.000 | +0.100 +- 0.000 |" in text
+    assert "| as it is | 0.753 +- 0.000 |" in text
+    assert str(tmp_path / "ATOD-3") in ran  # a run of the paper's comparison
+
+
 def test_games_that_were_played_are_not_played_again(tmp_path, monkeypatch):
     (tmp_path / "plan.json").write_text('{"strict": {"success": 0.25}}')
     monkeypatch.setattr(claims, "call", lambda *_: pytest.fail("it played again"))
@@ -673,7 +695,7 @@ def test_a_strip_is_drawn_from_a_run(command):
 # ---- the command ----
 
 @pytest.mark.parametrize("argv, says", [
-    (["worldmodel", "--tune", "--env", "textworld"], "--tune is for a paper"), (["atod", "--compare", "training"], "--compare is for"),
+    (["worldmodel", "--tune", "--env", "textworld"], "--tune is for a paper"), (["atod", "--compare", "training"], "--compare training is not for atod"),
     (["atod", "--env", "textworld"], "--env is for"), (["tandem", "--seeds", "11"], "--seeds is 1 to 10"),
     (["worldmodel", "--env", "textworld", "--compare", "training"], "without --compare"),
     (["worldmodel", "--quick", "--compare", "training"], "--quick is for")])

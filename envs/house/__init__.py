@@ -18,7 +18,7 @@ import random
 
 from envs import FactWorld, Step, split_of
 from envs.house import text as language
-from envs.house.player import careless, next_action
+from envs.house.player import HABITS, next_action
 from envs.house.text import (COMMANDS, DEVICES, HOLDERS, KIND_OF, KINDS, NOTHING, OPENABLE, RESULT,
                              ROOM_OF, ROOMS, STYLES, SUITS, SURFACES, WORDS, door, render, say)
 
@@ -271,12 +271,12 @@ class House(FactWorld):
 
     def demo(self, rng, skill):
         """Commands that win from here. "oracle" knows where everything is; "expert" (or "senior")
-        has to look for it; "careless" is an expert with bad habits."""
+        has to look for it; "careless" and "restless" are experts with a bad habit each."""
         house, commands = self.clone(), []
         while house.turn < house.max_turns and not house.goal() <= house.facts():
             action = next_action(house, rng, oracle=skill == "oracle")
-            if skill == "careless":
-                action = careless(house, action, rng)
+            if skill in HABITS:
+                action = HABITS[skill](house, action, rng)
             commands.append(say(action, house.style))
             house.step(commands[-1])
         return commands

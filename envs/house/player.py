@@ -36,6 +36,16 @@ def careless(house, action, rng):
     return action
 
 
+def restless(house, action, rng):
+    """A bad habit that shows in every turn: one time in three it does anything else."""
+    if rng.random() < 1 / 3:
+        return rng.choice(house.admissible())
+    return action
+
+
+HABITS = {"careless": careless, "restless": restless}
+
+
 def deliver(house, thing):
     """It is in the hand: do to it what the goal asks for, and bring it where it belongs."""
     if house.family == "examine":

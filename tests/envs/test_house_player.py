@@ -9,7 +9,7 @@ import pytest
 import envs
 from conftest import REPO
 from envs.house import FAMILIES, LEVELS
-from envs.house.player import next_action
+from envs.house.player import next_action, restless
 from envs.house.text import HOLDERS, OPENABLE, ROOM_OF, ROOMS, STYLES, SURFACES, say
 from test_house import SAYS_NO, some_house, by_hand
 
@@ -151,3 +151,13 @@ def test_it_is_played_in_the_terminal(said, heard):
     assert played.returncode == 0 and not played.stderr
     assert played.stdout.startswith(some_house(2, "plain", 3).reset(3, "train"))
     assert [text for text in heard if text not in played.stdout] == []
+
+
+def test_a_restless_player_does_anything_else_one_time_in_three():
+    house, rng = envs.make("house"), random.Random(0)
+    house.reset(3, "train")
+    action = next_action(house, rng)
+    found = collections.Counter(restless(house, action, rng) for _ in range(3000))
+    assert set(found) == {action, *house.admissible()}
+    assert 0.64 < found[action] / 3000 < 0.76  # the action itself is among the others
+    assert house.demo(random.Random(0), "restless") != house.demo(random.Random(0), "expert")
