@@ -7,5 +7,5 @@
 set -e
 model="${SMOLLM2:-out/smollm2}"
 bash runs/get_smollm2.sh "$model"
-python train.py --method grpo --env sums --senior "$model" --steps 20 --prompts 8 --group 8 \
+python train.py --method grpo --env sums --senior "$model" --steps 20 --prompts 16 --group 8 \
   --temperature 0.7 --lr 1e-3 --micro-rows 16 --eval-every 5 --eval-problems 40 "$@"
