@@ -119,7 +119,6 @@ def main(argv=None):
         return show_tree(*speed.tree(repeats))
     if args.what == "tricks":
         return [show_tricks(size, speed.tricks(size, repeats, device)) for size in sizes]
-    torch._dynamo.config.cache_size_limit = 64  # many samplers in one process
     cells, found = [(size, int(rows)) for size in sizes for rows in batches], []
     for size, rows in cells:
         if args.profile:

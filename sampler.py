@@ -121,9 +121,10 @@ class Sampler:
         # what a call of sample() sets
         self.is_stop = torch.zeros(model.cfg.vocab_size, dtype=torch.bool, device=device)
         self.temperature = torch.ones(1, device=device)
-        self.slots = None  # how many cache slots to attend to; None: all (so in a compiled graph)
+        self.slots = None  # how many cache slots to attend to; None: all
         self.compile, self.decode, self.graph = compile, self.step, None
         if compile:
+            torch._dynamo.config.recompile_limit = 64  # of all samplers together
             self.decode = torch.compile(self.step, fullgraph=True, dynamic=False)
 
     def add(self, **state):
@@ -295,12 +296,23 @@ class Sampler:
             if i % 4 == 0 and int((~self.finished).sum()) <= left:
                 break
             # an upper bound, known without asking the device
-            self.slots = None if self.compile else min(longest + i, self.context)
+            self.slots = self.slots_for(longest + i)
             self.run_step()
         if not bool(torch.isfinite(self.logp).all()):
             raise FloatingPointError("the model's log-probs are not finite")
         self.open.copy_(~self.finished)
         return before
+
+    def slots_for(self, longest):
+        """How many cache slots a step attends to, for texts of up to `longest` tokens. A compiled
+        graph has a fixed number: on a CPU there are four graphs, one for each quarter of the cache;
+        on CUDA there is one, which reads all of it (None)."""
+        if not self.compile:
+            return min(longest, self.context)
+        if self.tokens.device.type == "cuda":
+            return None
+        quarter = -(-self.context // 4)
+        return min(-(-longest // quarter) * quarter, self.context)
 
     def run_step(self):
         if self.tokens.device.type != "cuda" or not self.compile:

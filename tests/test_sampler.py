@@ -154,6 +154,8 @@ def test_compiled_equals_eager_follows_the_weights_and_compiles_once():
             p.add_(torch.randn_like(p) * 0.2)
     assert both(9, (0,)) != first
     both(7, (1, 2), temperature=0.6, rows=[2, 0])
+    assert 2 <= len({compiled.slots_for(n) for n in range(1, 25)}) <= 4
+    assert all(n <= compiled.slots_for(n) <= 24 for n in range(1, 25))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
 
 

@@ -213,15 +213,16 @@ def test_log_probs_of_both_models_equal_full_forwards_whoever_wrote():
 
 
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
-def test_compiled_equals_eager_under_every_schedule_in_one_graph():
+def test_compiled_equals_eager_under_every_schedule_in_the_same_graphs():
     models = tiny(0, 9, 20), tiny(1, 9, 20)
     eager, compiled = TandemSampler(*models, 8), TandemSampler(*models, 8, compile=True)
-    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    graphs = [torch._dynamo.utils.counters["stats"]["unique_graphs"]]
     for schedule in (WORD, ("alternate", *WORD[1:]), ("chunk", *WORD[1:4], 0.9)):
         pairs = zip(full_forwards_agree(eager, schedule), full_forwards_agree(compiled, schedule))
         for a, b in pairs:
             assert torch.equal(a, b)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before + 1
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert 1 <= graphs[1] - graphs[0] <= 4 and graphs[1] == graphs[2] == graphs[3]  # of slots
 
 
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
