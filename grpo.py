@@ -21,15 +21,14 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 import lora
 import run
 import sft
+from lib.share import mostly_prompt, share_prompts
 from model import (GPT, apply_gradients, by_length, sampled_length, token_logp, trained,
                    zero_gradients)
-from rollout import (Rows, episode_rewards, next_tasks, open_env, pass_at_k, rollout,  # noqa: F401
-                     summary)
+from rollout import episode_rewards, next_tasks, open_env, pass_at_k, rollout, summary  # noqa: F401
 from run import Count, Rate, Several, all_max, all_sum, gathered, in_range
 from sampler import Sampler, as_dtype, sampling_dtype
 
@@ -140,46 +139,6 @@ def loss(model, rows, weight, advantage, cfg, reference_logp=None):
                  "clip_share": (weight * outside).sum(), "mismatch_kl": (weight * mismatch).sum(),
                  "mismatch_max": gap.abs().max(), "weight": weight.sum()}
     return total, {name: x.detach() for name, x in stats.items()}
-
-
-def mostly_prompt(mask):
-    """Do the tokens before the first sampled one outnumber the others? mask: [R, T]"""
-    prompt = mask.int().argmax(1)  # [R]
-    return bool(2 * prompt.sum() > sampled_length(mask).sum())
-
-
-def share_prompts(rows, *values, longest=512):
-    """Rows of one prompt become a row: the prompt once, then what followed it in each, none of
-    which sees the others (Rows.branch). It saves most of an update where prompts are long and
-    replies short. values: [R, T] each, or None -> Rows of up to `longest` tokens where more than
-    one reply is in them, and the values, moved alike."""
-    prompt, length = rows.mask.int().argmax(1).tolist(), sampled_length(rows.mask).tolist()
-    packed = {}  # prompt -> its new rows, each a list of old ones
-    for old, n in enumerate(prompt):
-        mine = packed.setdefault(tuple(rows.tokens[old, :n].tolist()), [[]])
-        filled = n + sum(length[other] - n for other in [*mine[-1], old])
-        if mine[-1] and filled > longest:
-            mine.append([])
-        mine[-1].append(old)
-    packed = [new for mine in packed.values() for new in mine]
-
-    # where each token comes from: its old row and column; and its branch, -1 for padding
-    row, column, branch = [], [], []  # a list of new rows each
-    for new in packed:
-        n = prompt[new[0]]
-        behind = [(old, t) for old in new for t in range(n, length[old])]
-        row.append(torch.tensor([new[0]] * n + [old for old, _ in behind]))
-        column.append(torch.tensor([*range(n), *(t for _, t in behind)]))
-        branch.append(torch.tensor([0] * n + [new.index(old) + 1 for old, _ in behind]))
-    row, column, branch = (pad_sequence(x, batch_first=True, padding_value=padding).to(rows.tokens)
-                           for x, padding in ((row, 0), (column, 0), (branch, -1)))
-
-    def moved(x):
-        return None if x is None else torch.where(branch < 0, 0, x[row, column])
-    first = torch.tensor([new[0] for new in packed], device=row.device)
-    made = Rows(moved(rows.tokens), moved(rows.mask).bool(), moved(rows.behaviour_logp),
-                moved(rows.turn_of_token), rows.episode[first], rows.group[first], branch=branch)
-    return made, *map(moved, values)
 
 
 STATISTICS = ("loss", "policy_loss", "kl", "nll", "clip_share", "mismatch_kl", "mismatch_max",
