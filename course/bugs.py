@@ -15,25 +15,29 @@ import sys
 
 from blank import ROOT, copy_project, grading, listing
 
-# name -> lesson; what it is; what you see; what gives it away; the tests that fail, and their file
+# name -> lesson; what it is; options to train with; what you see; what gives it away; the tests
+# that fail, and their file
 BUGS = {
     "batch_mean": {
         "lesson": 1, "file": "tests/test_grpo.py",
         "is": "the mean of the whole batch stands for the mean of the group",
-        "see": "train.py --method grpo: success rises",
+        "run": "--method grpo --steps 40",
+        "see": "success rises",
         "tell": "`loss`: near 0 in a right program, as the advantages of a group sum to 0; in 40 "
                 "updates it was .013 at most, and .12 with the bug",
         "tests": ["test_advantages_by_hand_with_the_samples_standard_deviation"]},
     "end_token": {
         "lesson": 1, "file": "tests/test_rollout.py",
         "is": "the end token is sampled, and then left out of the loss: ending is not trained",
-        "see": "train.py --method grpo: success rises",
+        "run": "--method grpo --steps 40",
+        "see": "success rises",
         "tell": "`tokens`: an answer of six lines has 39 with its end, and 38 are counted",
         "tests": ["test_rollout_keeps_sampled_ids_and_marks_exactly_them"]},
     "answer_leak": {
         "lesson": 1, "file": "tests/envs/test_protocol.py",
         "is": "the question shows its answer",
-        "see": "train.py --method grpo: success rises",
+        "run": "--method grpo --steps 40",
+        "see": "success rises",
         "tell": "samples.txt, which shows the prompts as they are; and `malformed` stays "
                 "near .14 (.03 in a right program) while `success` rises: lines do not matter",
         "tests": ["test_every_chain_has_the_asked_number_of_lines",
@@ -41,34 +45,39 @@ BUGS = {
     "stale_logp": {
         "lesson": 2, "file": "tests/test_grpo.py",
         "is": "the ratio is to the policy of the update before, not to the one that sampled",
-        "see": "train.py --method grpo: success rises",
+        "run": "--method grpo --steps 40",
+        "see": "success rises",
         "tell": "`mismatch_max` and `mismatch_kl`: in 40 updates they were 3e-5 and 3e-9 at most, "
                 "and 2 and .009 with the bug",
         "tests": ["test_reward_and_the_kl_term_both_move_the_model"]},
     "mask_shift": {
         "lesson": 3, "file": "tests/test_tandem_update.py",
         "is": "the mask is one token early: it takes the author of the token that follows",
-        "see": "train.py --method tandem: success rises",
+        "run": "--method tandem --steps 40",
+        "see": "success rises",
         "tell": "no metric: the mask, printed beside the authors of one row",
         "tests": ["test_loss_mask_is_what_the_senior_sampled_and_a_weight_for_the_junior",
                   "test_logits_at_the_juniors_positions_get_exactly_no_gradient"]},
     "junior_trained": {
         "lesson": 3, "file": "tests/test_tandem.py",
         "is": "but for the first of a word, the junior's tokens are marked as the senior's",
-        "see": "train.py --method tandem: success rises, and the coin is fair (`senior_draws`)",
+        "run": "--method tandem --steps 40",
+        "see": "success rises, and the coin is fair (`senior_draws`)",
         "tell": "`senior_share`: it should be near p, and is .91 at p = .5",
         "tests": ["test_with_p_one_or_zero_one_of_the_two_writes_alone_and_as_in_a_sampler_of_its"
                   "_own"]},
     "history_leak": {
         "lesson": 4, "file": "tests/test_mediation.py",
         "is": "in training, the prompt of the next state shows the last observation too",
-        "see": "train.py --method worldmodel: the reward rises",
+        "run": "--method worldmodel --steps 5 --warm-steps 300",
+        "see": "the reward rises",
         "tell": "`history leak` of the final table: exactly 0 for a strict model, and not here",
         "tests": ["test_the_history_cannot_reach_past_a_strict_state_and_does_past_a_leaky_one"]},
     "wrong_turn": {
         "lesson": 5, "file": "tests/test_atod.py",
         "is": "every turn gets the T-DUR weight of the turn before",
-        "see": "train.py --method atod: success rises; kappa, rho and mean_w are as they should be",
+        "run": "--method atod --steps 40",
+        "see": "success rises; kappa, rho and mean_w are as they should be",
         "tell": "no metric: the advantages of one episode, by hand",
         "tests": ["test_the_hybrid_advantage_by_hand"]},
 }
@@ -106,8 +115,10 @@ def main(argv):
     problem = plant(name, argv[1])
     if problem:
         sys.exit(f"error: {name}.patch does not apply: {problem.splitlines()[0]}")
-    print(f"{argv[1]}: the project with a bug: {bug['is']}\nwhat you will see: {bug['see']}")
-    print(f"what gives it away? the answer: python course/bugs.py {name}")
+    print(f"{argv[1]}: the project with a bug: {bug['is']}\ntrain there:\n"
+          f"  cd {argv[1]} && python train.py {bug['run']}\nwhat you will see: {bug['see']}")
+    print("what gives it away? Look into metrics.jsonl (every column: docs/), samples.txt and the "
+          f"final table.\nThe answer: python course/bugs.py {name}")
 
 
 if __name__ == "__main__":
