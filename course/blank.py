@@ -70,7 +70,7 @@ BLANKS = {
     "atod.schedule": {
         "lesson": 5, "file": "tests/test_atod.py",
         "tests": ["test_the_schedule_at_its_ends_in_the_middle_and_beyond"],
-        "hint": "the first line of the docstring; with T = 0 nothing may be divided by zero"},
+        "hint": "the first line of the docstring; T counts as at least 1, so step 0 is (1, 1)"},
     "atod.t_dur": {
         "lesson": 5, "file": "tests/test_atod.py",
         "tests": ["test_the_papers_example_of_turn_weights",

@@ -78,7 +78,7 @@ BUGS = {
         "is": "every turn gets the T-DUR weight of the turn before",
         "run": "--method atod --steps 40",
         "see": "success rises; kappa, rho and mean_w are as they should be",
-        "tell": "no metric: the advantages of one episode, by hand",
+        "tell": "no column of the metrics: the advantages of one episode, by hand",
         "tests": ["test_the_hybrid_advantage_by_hand"]},
 }
 
