@@ -146,7 +146,7 @@ def interval(values):
     if n < 2:
         return mean, math.nan
     spread = math.sqrt(sum((x - mean) ** 2 for x in values) / (n - 1))
-    return mean, T_95.get(n, 1.96) * spread / math.sqrt(n)
+    return mean, (T_95.get(n) or quantile(n - 1)) * spread / math.sqrt(n)
 
 
 def verdict(differences, kind, margin=0.02):
@@ -170,6 +170,15 @@ def tail(t, freedom):
         return width * sum(math.cos(low + (i + 0.5) * width) ** (freedom - 1) for i in range(n))
     angle, quarter = math.atan(t / math.sqrt(freedom)), math.pi / 2
     return area(angle, quarter) / area(-quarter, quarter)
+
+
+def quantile(freedom):
+    """The t that T_95 would have: tail(t, freedom) = .025, by halving."""
+    low, high = 1.9, 13.0
+    for _ in range(40):
+        t = (low + high) / 2
+        low, high = (t, high) if tail(t, freedom) > 0.025 else (low, t)
+    return high
 
 
 def p_value(differences, kind, margin=0.02):

@@ -69,6 +69,8 @@ def test_the_margin_of_as_good_can_be_chosen():
 def test_p_values_say_yes_where_the_interval_does():
     for freedom, t in ((2, 4.303), (9, 2.262)):
         assert 2 * claims.tail(t, freedom) == pytest.approx(0.05, abs=1e-4)
+        assert claims.quantile(freedom) == pytest.approx(t, abs=1e-3)
+    assert claims.quantile(19) == pytest.approx(2.093, abs=1e-3)  # twenty seeds
     assert claims.tail(0, 5) == pytest.approx(0.5)
     rng, yes = random.Random(0), []
     for _ in range(300):
