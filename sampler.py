@@ -39,7 +39,8 @@ def mix(x):
 
 
 def uniform(key, count):
-    """key, count: int64, shapes that broadcast -> fp32 in [0, 1), multiples of 2^-24, the same anywhere."""
+    """key, count: int64, of shapes that broadcast -> fp32 in [0, 1), multiples of 2^-24, the same
+    anywhere."""
     high, low = key >> 31, key & 0x7FFFFFFF
     bits = mix(mix(mix(low + count * 0x9E3779B1 & 0xFFFFFFFF) ^ high) + low & 0xFFFFFFFF)
     return (bits >> 8).float() * 2.0**-24
