@@ -284,6 +284,8 @@ class Run(sft.Run):
 def setup(cfg):
     """Options -> Run, teacher and student made."""
     grpo.check(cfg)
+    if cfg.student_player == "restless" and cfg.env != "house":
+        raise run.Stop("--student-player restless plays the house alone; leave it out")
     if not cfg.turns and cfg.env == "house":
         cfg.turns = 12
     env = open_env(cfg)

@@ -243,8 +243,9 @@ def test_a_teacher_of_another_size_will_do_and_one_of_another_vocabulary_is_one_
 
 
 @pytest.mark.parametrize("args, word", [
-    ("--mix half", "mix"), ("--weights heavy", "weights"), ("--anneal 2", "--anneal"),
-    ("--kl 1", "--kl"), ("--teacher-width 33", "teacher-width"), ("--senior x.pt", "--senior"),
+    ("--env guess --student-player restless", "plays the house alone"), ("--mix half", "mix"),
+    ("--weights heavy", "weights"), ("--anneal 2", "--anneal"), ("--kl 1", "--kl"),
+    ("--teacher-width 33", "teacher-width"), ("--senior x.pt", "--senior"),
     ("--junior x.pt", "--junior"), ("--env guess", "expert"), ("--minibatches 3", "--minibatches")])
 def test_what_atod_refuses_is_one_line(command, args, word):
     code, _, err = command("--method", "atod", *args.split())
