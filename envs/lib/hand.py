@@ -62,7 +62,8 @@ def hint(env):
 
 
 def typed(prompt):
-    """What a person says, never empty; "quit" when there is nothing more."""
+    """What a person says, never empty; "quit" when there is nothing more. In a terminal an empty
+    line is no answer; in a pipe it ends the game."""
     while True:
         lines = []
         try:
@@ -72,8 +73,8 @@ def typed(prompt):
             print()
             return "quit"
         said = clean("\n".join(line.removesuffix("\\") for line in lines).strip())
-        if said:
-            return said
+        if said or not sys.stdin.isatty():
+            return said or "quit"
 
 
 def show(text):

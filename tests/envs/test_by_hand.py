@@ -67,7 +67,7 @@ def test_hints_win_the_game_and_the_score_follows(monkeypatch, capsys):
 
 
 def test_help_score_and_quit_are_no_turns(monkeypatch, capsys):
-    out = played("house", ["help", "", "?", "look around", "score", "quit"], monkeypatch, capsys)
+    out = played("house", ["help", "?", "look around", "score", "quit"], monkeypatch, capsys)
     assert envs.HELP in out and "check inventory" in out
     assert "\nturn 1 of 30, reward 0.00 of 1\n" in out
     assert out.endswith("\nYou left after 1 turn, reward 0.00.\n")
@@ -129,8 +129,9 @@ def test_the_arrow_keys_bring_back_what_was_said():
     until(b"turn 1> ")
     os.write(ours, b"3x\n")
     until(b"turn 2> ")
+    os.write(ours, b"\n")  # an empty line is no answer
     os.write(ours, b"\x1b[A\n")  # the key that goes up
     until(b"turn 3> ")
     os.write(ours, b"\x04")  # Ctrl-D
     until(b"You left after 2 turns")
-    assert game.wait(10) == 0 and heard.split(b"turn 2> ")[1].count(b"3x") == 1
+    assert game.wait(10) == 0 and b"3x" in heard.split(b"turn 2> ")[-1]
