@@ -278,6 +278,19 @@ def by_length(length, index, micro_rows, waste=0.15):
             first = i
 
 
+def by_prompt(completions, longest):
+    """What belongs to one prompt together, in as many rows of up to `longest` tokens as it needs.
+    completions: [(prompt, tokens behind it, item)] -> [(prompt, [item])], one a row"""
+    rows = {}  # prompt -> its rows, each [tokens so far, [item]]
+    for prompt, n, item in completions:
+        mine = rows.setdefault(prompt, [])
+        if not mine or mine[-1][0] + n > longest:
+            mine.append([len(prompt), []])
+        mine[-1][0] += n
+        mine[-1][1].append(item)
+    return [(prompt, items) for prompt, mine in rows.items() for _, items in mine]
+
+
 # ---- one optimiser step ----
 
 def trained(model):

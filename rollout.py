@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 import envs
 import run
+from model import by_prompt
 
 
 # ---- what a loss sees ----
@@ -307,14 +308,8 @@ def training_rows(replies, advantage, device="cpu", longest=256):
         kept = [(next(reply for reply in replies if reply.ids), 0.0)]
 
     # the answers to one prompt, in as many rows as they need
-    rows = {}  # prompt -> its rows, each a list of (reply, advantage)
-    for reply, a in kept:
-        mine = rows.setdefault(tuple(reply.prompt), [[]])
-        filled = len(reply.prompt) + sum(len(other.ids) for other, _ in mine[-1])
-        if mine[-1] and filled + len(reply.ids) > longest:
-            mine.append([])
-        mine[-1].append((reply, a))
-    rows = [(prompt, row) for prompt, mine in rows.items() for row in mine]
+    rows = by_prompt([(tuple(reply.prompt), len(reply.ids), (reply, a)) for reply, a in kept],
+                     longest)
 
     def column(of_prompt, of_reply, padding=0):
         """Values of a prompt's tokens and of its answers' -> [R, T]"""

@@ -69,9 +69,8 @@ def side_by_side(work, cells, jobs, folder_of, seconds):
     began, done = time.time(), []
 
     def run(cell):
-        fresh = finished(folder_of(*cell)) is None
         result = work(*cell)
-        if fresh:
+        if cell in left:
             done.append(cell)
             rest = (time.time() - began) / len(done) * (len(left) - len(done))
             print(f"{len(done)} of {len(left)}: {', '.join(map(str, cell))}; "
@@ -230,6 +229,16 @@ def judged(differences, metric, kind):
     """The cells of a table's line: what is asked of a metric, the difference, the verdict."""
     question = "better" if kind == "better" else "as good as (2 points)"
     return f"{metric}, {question}? | {cell(differences, '+')} | {verdict(differences, kind)}"
+
+
+def verdicts(rows, arms):
+    """decided() of the rows whose two arms have the metric. arms: {arm: [{metric: number}], one a
+    seed}"""
+    rows = [line for line in rows
+            if all(line[3] in run for arm in line[1:3] for run in arms.get(arm, [{}]))]
+    differences = [[a[metric] - b[metric] for a, b in zip(arms[arm], arms[other])]
+                   for _, arm, other, metric, _, _ in rows]
+    return decided(rows, differences)
 
 
 def decided(rows, differences):

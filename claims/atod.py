@@ -117,18 +117,11 @@ def figure(results, path):
     plot.save(plt, path)
 
 
-def verdicts(results):
-    """{arm or player: [metrics of a seed]} -> the table of ROWS."""
-    rows = [line for line in ROWS if line[2] in results]
-    differences = [[a[metric] - b[metric] for a, b in zip(results[arm], results[other])]
-                   for _, arm, other, metric, _, _ in rows]
-    return claims.decided(rows, differences)
-
-
 def draw(found, picture):
     """What results.json holds -> the tables; draws the figure."""
     figure(found["results"], picture)
-    return f"{verdicts(found['results'])}\n\n{table(found['results'], found['seeds'])}"
+    results = found["results"]
+    return f"{claims.verdicts(ROWS, results)}\n\n{table(results, found['seeds'])}"
 
 
 def redraw(compare="paper"):
@@ -149,7 +142,7 @@ def tune(folder, jobs):
 
 
 def factors(folder, seeds, jobs):
-    """Finding 3: ATOD with T-DUR's weights against its mean for every turn, under each of FACTORS."""
+    """Finding 3: ATOD with T-DUR's weights against its mean for every turn, under all FACTORS."""
     best = claims.settings(folder, "atod")["ATOD"]
     cells = [(name, arm, seed) for name in FACTORS for arm in WEIGHED for seed in seeds]
 

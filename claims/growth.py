@@ -2,9 +2,9 @@
 
     python -m claims.growth
 
-One thing grows at a time, from a middle: 8 prompts x 8 replies, 32 new tokens, 4 layers of 96. Every
-reply is as long as that, and every group has variance (claims/update.py). The sizes take turns. A
-slope is that of a line through the logarithms of the last three sizes: 1 is linear. With tokens the
+One thing grows at a time, from a middle: 8 prompts x 8 replies, 32 new tokens, 4 layers of 96. All
+replies are as long as that, and every group has variance (claims/update.py). The sizes take turns.
+A slope is that of a line through the logarithms of the last three sizes: 1 is linear. With tokens the
 decode step reads a longer cache, so its slope is between 1 and 2. Below the middle a step costs its
 operations, whatever the rows: a slope far below 1 there means overhead.
 """

@@ -133,13 +133,11 @@ def table(results, seeds):
 
 def verdicts(arms):
     """{arm: [metrics of a seed]}, plain junior -> the tables of ROWS and of FINDING."""
-    parts = []
-    for title, rows in (("The paper's claims", ROWS), ("Finding 1: annealed tandem", FINDING)):
-        rows = [line for line in rows if line[1] in arms and line[2] in arms]
-        differences = [[a[metric][0] - b[metric][0] for a, b in zip(arms[arm], arms[other])]
-                       for _, arm, other, metric, _, _ in rows]
-        parts.append(f"**{title}**\n\n{claims.decided(rows, differences)}")
-    return "\n\n".join(parts)
+    means = {arm: [{name: x[0] for name, x in run.items()} for run in runs]
+             for arm, runs in arms.items()}
+    tables = {"The paper's claims": ROWS, "Finding 1: annealed tandem": FINDING}
+    return "\n\n".join(f"**{title}**\n\n{claims.verdicts(rows, means)}"
+                       for title, rows in tables.items())
 
 
 def figure(arms, path):

@@ -50,7 +50,8 @@ def decoder_of(r, steps=STEPS):
     model = GPT(w.model.cfg).to(r.device)
     decoder = dataclasses.replace(w, model=model, sampler=Sampler(model, 256), temperature=0.0)
     recipe = {"name": f"decoder-{cfg.env}-{cfg.seed}", "steps": steps, "lr": cfg.sft_lr,
-              "rows": cfg.sft_rows, "model": dataclasses.asdict(model.cfg), "tokenizer": w.tok.state(),
+              "rows": cfg.sft_rows, "model": dataclasses.asdict(model.cfg),
+              "tokenizer": w.tok.state(),
               "data": [world.fingerprint() for world in r.worlds.values()],
               "lessons": lessons(w, r.worlds, 0, 32, cfg.seed)}
     path = sft.cached(

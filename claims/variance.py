@@ -66,8 +66,8 @@ def show(found):
     for when, ways in found.items():
         for name, x in ways.items():
             ratio = f"{x['noise'] / x['signal']:8.1f}" if x["signal"] > 0 else f"{'-':>8}"
-            print(f"{when + ' training':18}{name:22}noise {x['noise']:.2e}  signal {x['signal']:.2e}"
-                  f"  noise / signal {ratio}")
+            print(f"{when + ' training':18}{name:22}noise {x['noise']:.2e}  "
+                  f"signal {x['signal']:.2e}  noise / signal {ratio}")
 
 
 def main(argv=None):

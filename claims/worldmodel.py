@@ -168,15 +168,11 @@ def world_figure(arms, path):
 def draw(found, picture=""):
     """What a results file holds -> its tables; draws the figure, where a path is given."""
     (title, arms), = found["results"].items()
-    rows = [line for line in ROWS if all(
-        arm in arms and all(line[3] in r for r in arms[arm]) for arm in line[1:3])]
     if picture:
         world_figure(arms, picture)
     text = f"### {title}, mean{over(found['seeds'])}\n"
     if picture:  # the paper's own comparison
-        differences = [[a[line[3]] - b[line[3]] for a, b in zip(arms[line[1]], arms[line[2]])]
-                       for line in rows]
-        text += f"\n{claims.decided(rows, differences)}\n"
+        text += f"\n{claims.verdicts(ROWS, arms)}\n"
     text += world_tables(arms)
     if "players" in found:
         others = {player: [x[player]["success"] for x in found["players"].values()]
@@ -197,17 +193,19 @@ def redraw(compare):
 
 def useful(out):
     """How useful a finished run's states are, unless it is known -> usefulness.json"""
-    path = os.path.join(out, "usefulness.json")
-    if not os.path.exists(path):
-        claims.call(["-m", "claims.usefulness", out], out + ".log")
-    return read(path)
+    return once(out, "usefulness.json", ["-m", "claims.usefulness", out])
 
 
 def play(out):
     """Games of a finished run with the planner, unless they were played -> what it found"""
-    path = os.path.join(out, "plan.json")
+    return once(out, "plan.json", ["-m", "claims.planner", out, f"--games={GAMES}"])
+
+
+def once(out, name, command):
+    """What a command writes into a finished run's folder; it runs unless the file is there."""
+    path = os.path.join(out, name)
     if not os.path.exists(path):
-        claims.call(["-m", "claims.planner", out, f"--games={GAMES}"], out + ".log")
+        claims.call(command, out + ".log")
     return read(path)
 
 

@@ -2,7 +2,7 @@
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from model import sampled_length
+from model import by_prompt, sampled_length
 from rollout import Rows
 
 
@@ -18,14 +18,9 @@ def share_prompts(rows, *values, longest=512):
     replies short. values: [R, T] each, or None -> Rows of up to `longest` tokens where more than
     one reply is in them, and the values, moved alike."""
     prompt, length = rows.mask.int().argmax(1).tolist(), sampled_length(rows.mask).tolist()
-    packed = {}  # prompt -> its new rows, each a list of old ones
-    for old, n in enumerate(prompt):
-        mine = packed.setdefault(tuple(rows.tokens[old, :n].tolist()), [[]])
-        filled = n + sum(length[other] - n for other in [*mine[-1], old])
-        if mine[-1] and filled > longest:
-            mine.append([])
-        mine[-1].append(old)
-    packed = [new for mine in packed.values() for new in mine]
+    packed = [new for _, new in by_prompt(  # new rows, each a list of old ones
+        [(tuple(rows.tokens[old, :n].tolist()), length[old] - n, old)
+         for old, n in enumerate(prompt)], longest)]
 
     # where each token comes from: its old row and column; and its branch, -1 for padding
     row, column, branch = [], [], []  # a list of new rows each

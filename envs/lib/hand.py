@@ -28,10 +28,14 @@ def by_hand(env, task, split):
     turns, reward = 0, 0.0
     while (said := typed(f"turn {turns + 1}> " if env.max_turns > 1 else "answer> ")) != "quit":
         if said in ("?", "help", "hint", "score") and said not in (actions := env.actions()):
-            show({"?": ", ".join(actions) or "there is no list of commands",
-                  "help": HELP,
-                  "hint": hint(env),
-                  "score": f"turn {turns} of {env.max_turns}, reward {reward:.2f} of 1"}[said])
+            if said == "?":
+                show(", ".join(actions) or "there is no list of commands")
+            elif said == "help":
+                show(HELP)
+            elif said == "hint":
+                show(hint(env))
+            else:
+                show(f"turn {turns} of {env.max_turns}, reward {reward:.2f} of 1")
             continue
         step = env.step(said)
         turns, reward = turns + 1, reward + step.reward
