@@ -1,7 +1,10 @@
 """The command line from end to end, on models too small to learn: from nothing to the table."""
 import dataclasses
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,3 +152,23 @@ def test_help_lists_the_methods_own_options_with_their_true_defaults(monkeypatch
 def test_help_of_a_world_that_knows_levels_shows_them(capsys):
     text = shown(capsys, "--method", "grpo", "--env", "house", "--help")
     assert all(f"\n  {option} " in text for option in ("--level", "--turns", "--text"))
+
+
+@pytest.mark.parametrize("own", [None, "77"])
+def test_how_long_threads_spin_is_said_before_torch_is_loaded(own):
+    """OpenMP reads it once. Your own choice is kept."""
+    code = """
+import os, sys
+class Watch:
+    def find_spec(name, *rest):
+        if name == "torch":
+            print(os.environ["GOMP_SPINCOUNT"])
+            raise SystemExit
+sys.meta_path.insert(0, Watch)
+import train
+"""
+    env = {name: x for name, x in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    env.update({"GOMP_SPINCOUNT": own} if own else {})
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(train.__file__).parent, env=env,
+                          capture_output=True, text=True)
+    assert done.stdout == f"{own or 10_000}\n"
