@@ -9,6 +9,7 @@
     python reproduce.py atod
     python reproduce.py atod --seeds 3 --compare tdur     # when T-DUR's weights matter
     python reproduce.py tandem --redraw      # table and figure of docs/, without training
+    python reproduce.py worldmodel --redraw --compare memory      # all windows in one figure
 
 It says beforehand how long it takes, and goes on where it was stopped. The rules were fixed before
 the runs: claims/README.md. The arms, tables and figures of a paper: claims/<paper>.py.
@@ -34,7 +35,7 @@ def read_arguments(argv):
     parser.add_argument("--first-seed", type=int, default=101, help="they count from here [101]")
     parser.add_argument("--quick", action="store_true", help="fewer seeds and arms: half an hour")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a thread each [2]")
-    comparisons = [*claims.worldmodel.COMPARISONS, "tdur"]
+    comparisons = [*claims.worldmodel.COMPARISONS, "memory", "tdur"]
     parser.add_argument("--compare", default="paper", choices=comparisons,
                         help="worldmodel: another comparison than the paper's own; atod: tdur [paper]")
     parser.add_argument("--env", default="house", choices=["house", *claims.realworlds.PAPER],
@@ -51,7 +52,9 @@ def read_arguments(argv):
         parser.error("--tune is for a paper's own comparison")
     if args.quick and (args.compare != "paper" or args.env != "house"):
         parser.error("--quick is for a paper's own comparison")
-    own = {"worldmodel": claims.worldmodel.COMPARISONS, "atod": ("paper", "tdur")}
+    if args.compare == "memory" and not args.redraw:
+        parser.error("--compare memory draws what the comparisons of windows found: add --redraw")
+    own = {"worldmodel": (*claims.worldmodel.COMPARISONS, "memory"), "atod": ("paper", "tdur")}
     if args.compare not in own.get(args.paper, ("paper",)):
         parser.error(f"--compare {args.compare} is not for {args.paper}")
     if args.env != "house" and (args.paper != "worldmodel" or args.compare != "paper"):

@@ -148,7 +148,7 @@ def figure(arms, path):
         return
     shown = {"GRPO": "GRPO", "GRPO + KL to junior": "GRPO + KL\nto the junior",
              "tandem p = .5": "tandem\np = .5", "tandem p = .75": "tandem\np = .75",
-             "tandem by token": "tandem\nby token"}
+             "annealed tandem": "tandem,\nannealed", "tandem by token": "tandem\nby token"}
     shown = {arm: name for arm, name in shown.items() if arm in arms}
     looks = ((SOLO, -0.17, plot.GREY, "s"), (STEP, 0.17, plot.BLUE, "o"))
     fig, ax = plt.subplots(layout="constrained")
@@ -164,7 +164,7 @@ def figure(arms, path):
                     clip_on=False, zorder=3)
     for metric, shift, colour, _ in looks:
         name = "the senior alone" if metric == SOLO else "handed over each step"
-        ax.text(0, 1 + 1.6 * shift, name, color=colour, va="center", fontweight="bold")
+        ax.text(0, 3 + 1.6 * shift, name, color=colour, va="center", fontweight="bold")
     kept = {arm: sum(r[STEP][0] > 0.9 * r[SOLO][0] for r in runs) for arm, runs in arms.items()}
     title = (f"Tandem can be handed over: {kept['tandem p = .5']} seeds of {len(arms['GRPO'])}; "
              f"GRPO: {kept['GRPO']}")
@@ -175,15 +175,44 @@ def figure(arms, path):
     plot.save(plt, path)
 
 
-def draw(found, picture):
-    """What results.json holds -> the tables; draws the figure."""
+def coins(results, path):
+    """Which coin: the senior alone, handed over at each step, and its drift from the junior, over
+    p; at p = 1 it is GRPO. Each seed, and the line of means. results: as table() takes them"""
+    plt = plot.pyplot()
+    if plt is None:
+        return
+    plain, others = results["plain junior"], results["other coins"]
+    runs = {float(arm.split()[-1]): others[arm] for arm in SWEEP}
+    seeds = len(runs[0.1])
+    runs |= {0.5: plain["tandem p = .5"][:seeds], 1.0: plain["GRPO"][:seeds]}
+    fig, (upper, lower) = plt.subplots(2, height_ratios=(3, 2), sharex=True, layout="constrained")
+    for ax, metric, colour, mark, name, at in (
+            (upper, SOLO, plot.GREY, "s", "alone", (0.12, 0.55)),
+            (upper, STEP, plot.BLUE, "o", "handed over each step", (0.3, 0.55)),
+            (lower, "kl", plot.RED, "^", "", (0, 0))):
+        means = [interval([r[metric][0] for r in runs[p]])[0] for p in sorted(runs)]
+        ax.plot(sorted(runs), means, color=colour)
+        for p, found in runs.items():
+            ax.plot([p] * seeds, [r[metric][0] for r in found], mark, color=colour, ms=6,
+                    mec="white", clip_on=False, zorder=3)
+        ax.text(*at, name, color=colour, fontweight="bold")
+    upper.set(title="Which coin", ylabel="pass@1", ylim=(0, 1.02))
+    lower.set(ylabel="nats a token\nfrom the junior", yscale="log", xlim=(0.05, 1.02),
+              xlabel="p, the senior's share of the draws (1: GRPO)")
+    plot.save(plt, path)
+
+
+def draw(found, folder):
+    """What results.json holds -> the tables; draws the figures into the folder."""
     plain = found["results"]["plain junior"]
-    figure(plain, picture)
+    figure(plain, f"{folder}/tandem.png")
+    if "other coins" in found["results"]:
+        coins(found["results"], f"{folder}/coins.png")
     return f"{verdicts(plain)}\n{table(found['results'], found['seeds'])}"
 
 
 def redraw():
-    return draw(read("docs/tandem/results.json"), "docs/tandem/tandem.png")
+    return draw(read("docs/tandem/results.json"), "docs/tandem")
 
 
 def reproduce(folder, seeds, jobs, quick=False):
@@ -214,6 +243,6 @@ def reproduce(folder, seeds, jobs, quick=False):
     seconds = {slug(*cell): result["seconds"] for cell, result in done.items()}
     found = {"seeds": seeds, "settings": best, "seconds": seconds, "results": results}
     claims.write(f"{folder}/results.json", found)
-    text = draw(found, f"{folder}/tandem.png")
+    text = draw(found, folder)
     claims.write(f"{folder}/table.md", text)
     print(text)

@@ -31,6 +31,7 @@ COMPARISONS = {  # --compare -> what its table is called, its arms, further opti
     "window8": ("last 8 observations in view", ("stateless", "strict + R_sup"), "--window=8"),
     "unbounded": ("whole history in view", ("stateless", "leaky + R_sup", "strict + R_sup"),
                   "--window=0")}
+WINDOWS = {"window1": "1", "window2": "2", "paper": "4", "window8": "8", "unbounded": "all"}
 PLAYERS = ("stateless", "leaky + R_sup", "strict + R_sup")  # arms that also play, in "paper"
 QUICK = PLAYERS
 TUNED = tuple(arm for arm in WORLDS if "equal" not in arm)  # those have the setting of the other
@@ -159,10 +160,66 @@ def world_figure(arms, path):
         ends.append((name, found[-1][0], colour))
     low, high = ax.get_ylim()
     plot.label_ends(ax, len(metrics) - 0.8, ends, 0.07 * (high - low))
-    ax.set(title="Strict loses least as it imagines on", xlabel="imagined step",
+    lost = {arm: sum(r["obs H=1"] - r["obs 10-25"] for r in arms[arm]) for arm in looks}
+    least = looks[min(lost, key=lost.get)][0]
+    ax.set(title=f"{least.capitalize()} loses least as it imagines on", xlabel="imagined step",
            ylabel="obs.F1, 95% interval", xlim=(-0.3, len(metrics) - 0.1),
            xticks=range(len(metrics)), xticklabels=metrics.values())
     plot.save(plt, path)
+
+
+def memory_figure(found, path):
+    """Finding 2: what strict gains over stateless, obs.F1, by the window that both see, and by how
+    long ago a room was in view. Each seed, mean, interval. found: {comparison: its file}"""
+    plt = plot.pyplot()
+    if plt is None:
+        return
+    arms = {compare: next(iter(one["results"].values())) for compare, one in found.items()}
+
+    def gains(compare, metric):
+        pair = (arms[compare][arm] for arm in ("strict + R_sup", "stateless"))
+        return [a[metric] - b[metric] for a, b in zip(*pair)]
+
+    def show(ax, x, values, colour):
+        mean, half = interval(values)
+        ax.errorbar(x, mean, yerr=0 if math.isnan(half) else half, color=colour, capsize=4)
+        ax.plot([x] * len(values), values, "o", color="white", mec=colour, ms=5)
+        ax.plot(x, mean, "o", color=colour, ms=9)
+    fig, (left, right) = plt.subplots(1, 2, sharey=True, layout="constrained", figsize=(8, 4))
+    windows = {compare: name for compare, name in WINDOWS.items() if compare in found}
+    for x, compare in enumerate(windows):
+        show(left, x, gains(compare, "obs H=9"), plot.BLUE)
+    ages = [f"{a}-{b}" for a, b in imagine.AGES]
+    for compare, shift, colour in (("window1", -0.12, plot.RED), ("paper", 0.12, plot.BLUE)):
+        if compare in found:
+            for x, age in enumerate(ages):
+                show(right, x + shift, gains(compare, f"obs, seen {age} ago"), colour)
+            right.text(0.03, 0.9 if shift < 0 else 0.8, f"window {WINDOWS[compare]}", color=colour,
+                       fontweight="bold", transform=right.transAxes)
+    for ax in (left, right):
+        ax.axhline(0, color=plot.GREY, lw=1)
+    low, high = left.get_ylim()
+    left.set_ylim(low, high + 0.2 * (high - low))  # room for the names
+    left.set(ylabel="obs.F1, strict - stateless", xlabel="observations in view, H = 9",
+             xticks=range(len(windows)), xticklabels=windows.values())
+    right.set(xlabel="observations since a room was in view", xticks=range(len(ages)),
+              xticklabels=ages)
+    fig.suptitle("What a state remembers beyond the window", x=0.01, ha="left", fontsize=14,
+                 fontweight="bold")
+    plot.save(plt, path)
+
+
+def memory(folder="docs/worldmodel"):
+    """The figure of finding 2 from the comparisons of WINDOWS that have been made."""
+    found = {}
+    for compare in WINDOWS:
+        path = f"{folder}/{file_of(compare)}.json"
+        if os.path.exists(path):
+            found[compare] = read(path)
+    if not found:
+        return f"no comparison of windows in {folder}: python reproduce.py worldmodel --compare window1"
+    memory_figure(found, f"{folder}/memory.png")
+    return f"{folder}/memory.png: {', '.join(found)}"
 
 
 def draw(found, picture=""):
@@ -187,6 +244,8 @@ def file_of(compare):
 
 
 def redraw(compare):
+    if compare == "memory":
+        return memory()
     picture = "docs/worldmodel/worldmodel.png" if compare == "paper" else ""
     return draw(read(f"docs/worldmodel/{file_of(compare)}.json"), picture)
 

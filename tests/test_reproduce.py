@@ -523,7 +523,8 @@ def test_tandems_comparison_grades_its_grpo_runs_again_and_writes_its_table(tmp_
         return trained(claims.tandem.command("GRPO", 0, "", {"lr": 1.0}), out)
     monkeypatch.setattr(claims, "train", trained)
     monkeypatch.setattr(claims.tandem, "regrade", regraded)
-    monkeypatch.setattr(claims.tandem, "figure", lambda *_: None)
+    for figure in ("figure", "coins"):
+        monkeypatch.setattr(claims.tandem, figure, lambda *_: None)
     monkeypatch.chdir(REPO)  # the tuning that docs/ reports
     claims.tandem.reproduce(str(tmp_path), [3, 4], 1)
     weak = [("GRPO-{}-plainjunior".format(seed), "GRPO-{}-weakjunior".format(seed),
@@ -574,6 +575,62 @@ def test_figures_are_redrawn_from_the_results_in_docs(more, tmp_path, monkeypatc
     assert is_picture(f"docs/{more[0]}/{more[0]}.png")
     assert "| arm |" in (out := capsys.readouterr().out) or "| ATOD |" in out
     assert not Path("out").exists()
+
+
+def lines_of(monkeypatch):
+    """-> a list that the figures' axes are put into when they are saved"""
+    axes = []
+    save = claims.plot.save
+    monkeypatch.setattr(claims.plot, "save", lambda plt, path: (axes.extend(plt.gcf().axes),
+                                                                save(plt, path)))
+    return axes
+
+
+def test_the_figure_over_coins_has_a_point_a_run(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib", reason="pip install -e '.[plot]'")
+
+    def runs(x, n):
+        return [{"solo pass@1": [x, 0], "step handoff pass@1": [x / 2, 0], "kl": [x / 10, 0]}] * n
+    arms = {arm: runs(0.5, 4) for arm in (*claims.tandem.ARMS, claims.tandem.LONG)}
+    arms["GRPO"] = runs(0.9, 4)
+    others = {arm: runs(0.5, 2) for arm in claims.tandem.SWEEP}
+    axes = lines_of(monkeypatch)
+    claims.tandem.coins({"plain junior": arms, "other coins": others}, str(tmp_path / "coins.png"))
+    assert is_picture(tmp_path / "coins.png")
+    means, *points = axes[1].lines  # the drift: a line of means, then each p's seeds
+    p = [n / 10 for n in range(1, 11)]
+    assert list(means.get_xdata()) == p
+    assert list(means.get_ydata()) == pytest.approx([0.05] * 9 + [0.09])
+    assert sorted(line.get_xdata()[0] for line in points) == p
+    assert all(len(line.get_xdata()) == 2 for line in points)  # as many seeds as the fewest
+
+
+def test_the_figure_of_memory_shows_the_windows_that_were_run(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib", reason="pip install -e '.[plot]'")
+    monkeypatch.chdir(tmp_path)
+    docs = Path("docs/worldmodel")
+    docs.mkdir(parents=True)
+    with pytest.raises(SystemExit):  # it is only drawn
+        reproduce.main(["worldmodel", "--compare", "memory"])
+    reproduce.main(["worldmodel", "--compare", "memory", "--redraw"])
+    assert "reproduce.py worldmodel --compare window1" in capsys.readouterr().out
+
+    def one(gain):
+        metrics = ("obs H=9", *(f"obs, seen {a}-{b} ago" for a, b in imagine.AGES))
+        return {"results": {"x": {"stateless": [dict.fromkeys(metrics, 0.5)] * 3,
+                                  "strict + R_sup": [dict.fromkeys(metrics, 0.5 + gain)] * 3}}}
+    claims.write(docs / "window1.json", one(0.2))
+    claims.write(docs / "results.json", one(0.1))
+    claims.write(docs / "unbounded.json", one(0.0))
+    axes = lines_of(monkeypatch)
+    reproduce.main(["worldmodel", "--compare", "memory", "--redraw"])
+    assert capsys.readouterr().out.strip().endswith("memory.png: window1, paper, unbounded")
+    assert is_picture(docs / "memory.png")
+    left, right = axes
+    assert [text.get_text() for text in left.get_xticklabels()] == ["1", "4", "all"]
+    means = [line for line in left.lines if line.get_markersize() == 9]
+    assert [line.get_ydata()[0] for line in means] == pytest.approx([0.2, 0.1, 0.0])
+    assert [text.get_text() for text in right.texts] == ["window 1", "window 4"]
 
 
 @pytest.mark.parametrize("more", [["--compare", "training"], ["--compare", "unbounded"],
