@@ -47,7 +47,7 @@ class TextWorld(FactWorld):
         self.new_players()
 
     def new_players(self):
-        self.player = Player(facts=True, admissible_commands=True)
+        self.player = Player()
         # Another engine for demonstrations: to know what wins takes most of the time.
         self.guide = Player(admissible_commands=True, policy_commands=True)
 
@@ -118,12 +118,19 @@ class TextWorld(FactWorld):
     def commands(self):
         return sorted(rename(command, self.names) for command in self.possible)
 
+    def knowing(self):
+        """The engine's state with what is true and what can be done. Such an engine takes twice as
+        long, so it is started when that is first asked."""
+        if not self.player.infos:
+            self.player = Player(facts=True, admissible_commands=True)
+        return self.player.play(self.path, self.said)
+
     def actions(self):
-        found = self.player.play(self.path, self.said).admissible_commands
+        found = self.knowing().admissible_commands
         return [rename(command, self.names) for command in found]
 
     def facts(self):
-        found = facts_of(self.player.play(self.path, self.said).facts)
+        found = facts_of(self.knowing().facts)
         return frozenset(tuple(self.names.get(word, word) for word in fact) for fact in found)
 
     def visible(self):

@@ -160,6 +160,17 @@ def test_copies_play_games_of_their_own(env):
     assert env.reset(1, "train") != other.reset(0, "train")
 
 
+def test_the_engine_says_what_is_true_only_to_those_who_ask(env):
+    """It would take twice as long."""
+    env = copy.copy(env)
+    env.reset(0, "train")
+    env.step("inventory")
+    assert not env.player.infos
+    played = env.observation()
+    assert env.facts() and env.player.infos and env.observation() == played
+    assert not copy.copy(env).player.infos
+
+
 def test_a_dead_engine_ends_its_episode_and_the_next_game_runs(env, monkeypatch):
     env.reset(0, "train")
 
