@@ -378,10 +378,12 @@ def freeze(model):
 
 def decoded_rows(cfg, env):
     """How many texts a run decodes side by side: --rows, or else all of an update. A world of many
-    turns is evaluated 256 games at a time."""
+    turns is evaluated 256 games at a time, or as many as its engines play at once."""
     episodes = cfg.prompts * cfg.group // run.world_size() if hasattr(cfg, "group") else 128
     games = 256 if env.first.max_turns > 1 else 0
     most = max(episodes, getattr(cfg, "test_chains", 1), games)
+    if env.first.games_at_once:
+        most = min(most, env.first.games_at_once * (env.pool.count if env.pool else 1))
     return min(cfg.rows or most, most)
 
 

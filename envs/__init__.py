@@ -71,6 +71,8 @@ class Env(Protocol):
     # loop), and an answer may take so many seconds. Start it at the first reset, not in make.
     workers: int = 0
     time_limit: float = 60.0
+    # Games that a process plays side by side without getting slow; 0: any number.
+    games_at_once: int = 0
 
     def fingerprint(self) -> str:
         """A hash of the data that it was opened with; "" for a world that makes its own tasks."""

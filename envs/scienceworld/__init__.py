@@ -9,9 +9,11 @@ Java processes, about 0.1 GB each (engine.py). First texts and demonstrations ar
 engine is asked for them, and a command that departs from them brings the game there by a replay.
 Texts are shortened by the rules of text.py.
 """
+import weakref
+
 from envs import SPLITS, FactWorld, Step, one_line
 from envs.scienceworld import text as language
-from envs.scienceworld.engine import LONGEST, NO_COMMAND, NO_JAVA, PATIENCE, Engine
+from envs.scienceworld.engine import LONGEST, NO_COMMAND, NO_JAVA, PATIENCE, Engine, nobody
 from envs.scienceworld.text import parse, squeeze, tree_facts
 
 SHORT = (  # the gold paths have 2 to 6 commands
@@ -21,7 +23,9 @@ MORE = (  # 5 to 15
     "power-component")
 # level -> tasks (none named: all 30), and the most variations of each in a split
 LEVELS = {1: (SHORT, 6), 2: (SHORT + MORE, 20), 3: ((), 10**6)}
-MOST_ENGINES = 8  # of Java, 0.1 GB each, in a process
+# In a process: engines of Java, 0.1 GB each; and games side by side, which have one each even where
+# the processes have not equally many.
+MOST_ENGINES, AT_ONCE = 12, 8
 
 
 class ScienceWorld(FactWorld):
@@ -30,17 +34,19 @@ class ScienceWorld(FactWorld):
     targets = {"senior": 0.3, "expert": 0.3, "oracle": 0.3}
     prose = True
     workers, time_limit = -1, 2 * PATIENCE  # an engine that hangs is found before its worker is
+    games_at_once = AT_ONCE
     language = language
     max_state, max_observation = 160, 160
     record_turns, horizon = 30, 9
 
     def __init__(self, level, turns, tasks, simplifications):
-        self.max_turns, self.engine, self.place = turns, Engine(simplifications), None
+        self.max_turns, self.place = turns, None
+        self.simplifications, self.engine = simplifications, Engine(simplifications)
         self.known = (None, None)  # a place, and what now() found there
         # All copies in this process share these.
         self.memory = {}  # place -> reply
         self.gold = {}  # (task, variation) -> commands, or None
-        self.engines = [self.engine]
+        self.engines = [self.engine]  # the one that was taken last is last
         self.engine.start()
         self.pairs = self.choose(LEVELS[level], tasks)
 
@@ -56,23 +62,31 @@ class ScienceWorld(FactWorld):
                              f"one of: all {' '.join(known)}")
         pairs = {split: [] for split in SPLITS}
         for name in wanted:
-            world.load(name, 0, self.engine.simplifications)
+            world.load(name, 0, self.simplifications)
             variations = (world.get_variations_train, world.get_variations_dev,
                           world.get_variations_test)
             for split, found in zip(SPLITS, variations):
                 pairs[split] += [(name, number) for number in sorted(found())[:most]]
         return pairs
 
-    def __copy__(self):
-        """Another game, with an engine of its own. The 9th and later ones share the engines: a
-        shared engine replays what a game has said so far."""
-        n = len(self.engines)
-        own = n < MOST_ENGINES
-        self.engines.append(Engine(self.engine.simplifications) if own else
-                            self.engines[n % MOST_ENGINES])
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__, engine=self.engines[-1])
-        return other
+    def own(self):
+        """The engine of this game, until it is over: one that no game has, or a new one. Where there
+        are MOST_ENGINES, the one that was taken last: two games that share an engine are brought to
+        where they stand by a replay each turn, which takes twenty times as long as a command."""
+        if self.engine.game() is not self:
+            idle = [engine for engine in self.engines if engine.game() is None]
+            if not idle and len(self.engines) < MOST_ENGINES:
+                self.engines.append(Engine(self.simplifications))
+            self.engine = idle[0] if idle else self.engines[-1]
+            self.engines.remove(self.engine)
+            self.engines.append(self.engine)
+            self.engine.game = weakref.ref(self)
+            self.engine.check()
+        return self.engine
+
+    def release(self):
+        if self.engine.game() is self:
+            self.engine.game = nobody
 
     def tasks(self, split):
         return len(self.pairs[split])
@@ -86,9 +100,9 @@ class ScienceWorld(FactWorld):
         """RuntimeError when three engines in a row do not get that far."""
         name, number = self.pairs[split][task]
         self.place, self.turn, self.earned, self.failed = (name, number, ()), 0, 0.0, False
-        self.engine.check()
+        self.release()
         if self.place not in self.memory:
-            found = self.engine.reply(self.place, attempts=3)
+            found = self.own().reply(self.place, attempts=3)
             if found is None:
                 raise RuntimeError(f"scienceworld does not begin {name} {number}, "
                                    f"not even at the third attempt; {NO_JAVA}")
@@ -101,7 +115,7 @@ class ScienceWorld(FactWorld):
         self.place = (name, number, (*said, one_line(text)))
         found = None
         if not self.failed:
-            found = self.memory.get(self.place) or self.engine.reply(self.place)
+            found = self.memory.get(self.place) or self.own().reply(self.place)
         self.failed = found is None
         observation, score, over = found or ("", 0, True)
         before = self.earned
@@ -111,6 +125,8 @@ class ScienceWorld(FactWorld):
         if not self.failed:
             self.earned = max(0, score) / 100
         done = over or self.turn >= self.max_turns
+        if done:
+            self.release()
         info = {"success": score == 100, "score": score, "truncated": done and not over,
                 "family": name, "engine_failed": self.failed}
         return Step("" if done else observation, self.earned - before, done, info)
@@ -119,7 +135,7 @@ class ScienceWorld(FactWorld):
         """Some 200 commands."""
         def valid(world):
             return sorted(world.get_valid_action_object_combinations())
-        return self.engine.there(self.place, valid) or []
+        return self.own().there(self.place, valid) or []
 
     def moves(self):
         """A random walk does not focus: on a wrong thing, that ends the game."""
@@ -149,7 +165,7 @@ class ScienceWorld(FactWorld):
         def look(world):
             return squeeze(world.look(), LONGEST), world.getObjectTree()
         if self.known[0] != self.place:
-            self.known = self.place, self.engine.there(self.place, look) or ("", None)
+            self.known = self.place, self.own().there(self.place, look) or ("", None)
         return self.known[1]
 
     def demo(self, rng, skill):
@@ -158,7 +174,7 @@ class ScienceWorld(FactWorld):
         begun = self.place
         key = begun[:2]
         if key not in self.gold:  # drawn once, and kept when it still wins
-            self.gold[key] = self.winning(self.engine.gold_path(*key))
+            self.gold[key] = self.winning(self.own().gold_path(*key))
         found = self.gold[key]
         if found and skill == "careless":
             self.place = (*key, ())
@@ -175,7 +191,7 @@ class ScienceWorld(FactWorld):
         while n < min(len(texts), self.max_turns) and not (found and found[2]):
             n += 1
             self.place = (*self.place[:2], tuple(texts[:n]))
-            found = self.memory.get(self.place) or self.engine.reply(self.place)
+            found = self.memory.get(self.place) or self.own().reply(self.place)
             if found is None:
                 return None
             self.memory[self.place] = found

@@ -14,7 +14,7 @@ def measure(env, n, rng):
     for i in range(n):
         if i % 20 == 0:
             env.reset(rng.randrange(env.tasks("train")), "train")
-        look = env.engine.there(env.place, lambda world: squeeze(world.look(), 10**4))
+        look = env.own().there(env.place, lambda world: squeeze(world.look(), 10**4))
         found, facts = parse(look or ""), env.facts(here=True)
         right += len(found & env.facts())
         read += len(found & facts)

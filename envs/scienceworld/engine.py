@@ -27,6 +27,7 @@ class Engine:
     def __init__(self, simplifications):
         self.simplifications = simplifications
         self.world = self.at = None  # the package's object; the place where its game stands
+        self.game = nobody  # a weak reference to the ScienceWorld whose game it plays
 
     def start(self):
         """ValueError in one line when there is no Java that works."""
@@ -113,6 +114,10 @@ class Engine:
             world.load(name, number, self.simplifications, generateGoldPath=True)
             return [one_line(text) for text in world.get_gold_action_sequence()]
         return self.ask(find) or []
+
+
+def nobody():
+    """A reference to nothing."""
 
 
 def not_py4j(record):

@@ -115,20 +115,56 @@ def test_a_command_is_a_short_line_of_printable_ascii():
 
 
 def test_the_return_is_the_last_score_and_below_zero_counts_nothing():
-    class Replies:
+    class Replies(engine.Engine):
         def check(self): pass
 
         def reply(self, place, attempts=1):
             turn = len(place[2])
             return "o", [0, 8, 25, -100][turn], turn == 3
     env = object.__new__(ScienceWorld)
-    env.engine, env.memory, env.max_turns, env.pairs = Replies(), {}, 9, {"train": [("boil", 1)]}
+    env.engine = Replies("")
+    env.engines, env.memory, env.max_turns, env.pairs = [env.engine], {}, 9, {"train": [("boil", 1)]}
     assert env.reset(0, "train") == "o"
     steps = [env.step("x") for _ in range(3)]
     assert [round(s.reward, 9) for s in steps] == [0.08, 0.17, -0.25]
     assert [s.done for s in steps] == [False, False, True]
     assert steps[-1].info == {"success": False, "score": -100, "truncated": False, "family": "boil",
                               "engine_failed": False}
+
+
+def test_a_game_has_an_engine_to_itself_until_it_is_over(monkeypatch):
+    monkeypatch.setattr("envs.scienceworld.MOST_ENGINES", 3)
+    asked = []
+
+    class Counted(engine.Engine):
+        def check(self): pass
+
+        def reply(self, place, attempts=1):
+            asked.append(self)
+            return "o", 0, False
+    monkeypatch.setattr("envs.scienceworld.Engine", Counted)
+    first = object.__new__(ScienceWorld)
+    first.engine = Counted("")
+    first.simplifications, first.engines, first.memory = "", [first.engine], {}
+    first.max_turns, first.pairs = 2, {"train": [("boil", 1)]}
+    games = [copy.copy(first) for _ in range(4)]
+    for game in games:
+        game.reset(0, "train")
+    asked.clear()
+    for game in games[:3]:
+        game.step("x")
+    assert len(set(asked)) == 3 == len(first.engines)  # none is shared while there are enough
+    own = list(asked)
+    games[3].step("x")
+    assert asked[3] is own[2]  # the fourth shares that of the game that took one last
+    games[0].step("x")  # its second turn: over
+    assert asked[4] is own[0]
+    games[2].step("x")
+    assert asked[5] is own[0]  # it has its own again, that of the game that is over
+    del games[1]  # as if it had been forgotten: its engine is nobody's
+    games[0].reset(0, "train")
+    games[0].step("x")
+    assert asked[-1] in own and len(first.engines) == 3
 
 
 def test_a_missing_package_is_one_line(monkeypatch):
