@@ -23,8 +23,9 @@ import signal
 import sys
 import time
 
-# Threads of one operation wait for each other: spin 10,000 times, then sleep. With the usual 300,000
-# they would use up each other's turns on a busy machine. Read when torch is loaded (docs/speed.md).
+# Threads of one operation wait for each other: spin 10,000 times, then sleep. With the usual
+# 300,000 they would use up each other's turns on a busy machine. Read when torch is loaded; see
+# docs/speed.md.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import torch

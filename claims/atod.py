@@ -111,9 +111,10 @@ def figure(results, path):
         ax.plot(values, [y] * len(values), "o", color="white", mec=plot.BLACK, ms=6, zorder=3)
         ax.text(mean + half + 0.02, y, f"{mean:.2f}", fontweight="bold", va="center")
     passes = sum(a["success"] > b["success"] for a, b in zip(results["ATOD"], results["teacher"]))
-    ax.set(title=f"ATOD passes its teacher on {passes} seeds of {len(results['ATOD'])}", xlabel="success on test houses, 95% interval",
-           xlim=(0, 1.06), ylim=(len(names) - 0.5, -0.95),
-           yticks=range(len(names)), yticklabels=names.values())
+    ax.set(title=f"ATOD passes its teacher on {passes} seeds of {len(results['ATOD'])}",
+           xlabel="success on test houses, 95% interval", xlim=(0, 1.06),
+           ylim=(len(names) - 0.5, -0.95), yticks=range(len(names)),
+           yticklabels=names.values())
     ax.tick_params(axis="y", length=0)
     plot.save(plt, path)
 

@@ -217,7 +217,7 @@ def memory(folder="docs/worldmodel"):
         if os.path.exists(path):
             found[compare] = read(path)
     if not found:
-        return f"no comparison of windows in {folder}: python reproduce.py worldmodel --compare window1"
+        return f"{folder} has no comparison of windows: reproduce.py worldmodel --compare window1"
     memory_figure(found, f"{folder}/memory.png")
     return f"{folder}/memory.png: {', '.join(found)}"
 

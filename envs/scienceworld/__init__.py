@@ -70,9 +70,10 @@ class ScienceWorld(FactWorld):
         return pairs
 
     def own(self):
-        """The engine of this game, until it is over: one that no game has, or a new one. Where there
-        are MOST_ENGINES, the one that was taken last: two games that share an engine are brought to
-        where they stand by a replay each turn, which takes twenty times as long as a command."""
+        """The engine of this game, until it is over: one that no game has, or a new one. Where
+        there are MOST_ENGINES, the one that was taken last: two games that share an engine are
+        brought to where they stand by a replay each turn, which takes twenty times as long as a
+        command."""
         if self.engine.game() is not self:
             idle = [engine for engine in self.engines if engine.game() is None]
             if not idle and len(self.engines) < MOST_ENGINES:
