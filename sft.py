@@ -178,7 +178,7 @@ def train_warm(recipe, data="", device="cpu", position=0):
     near = target * (0.8 if env.first.max_turns > 1 else 0.5)
     torch.manual_seed(recipe["seed"])
     model = GPT(GPTConfig(**recipe["model"])).to(device)
-    optimizer, sampler = make_optimizer(model, recipe["lr"]), Sampler(model, 128)
+    optimizer, sampler = make_optimizer(model, recipe["lr"]), Sampler(model, side_by_side(env, 128))
     how = {name: recipe[name] for name in ("lr", "rows", "seed", "skill")}
     solo, accuracy, done = 0.0, 0.0, 0
     with tqdm(total=limit, desc=f"warm start: {skill}", position=position, mininterval=1) as bar:
@@ -378,13 +378,17 @@ def freeze(model):
 
 def decoded_rows(cfg, env):
     """How many texts a run decodes side by side: --rows, or else all of an update. A world of many
-    turns is evaluated 256 games at a time, or as many as its engines play at once."""
+    turns is evaluated 256 games at a time."""
     episodes = cfg.prompts * cfg.group // run.world_size() if hasattr(cfg, "group") else 128
     games = 256 if env.first.max_turns > 1 else 0
     most = max(episodes, getattr(cfg, "test_chains", 1), games)
-    if env.first.games_at_once:
-        most = min(most, env.first.games_at_once * (env.pool.count if env.pool else 1))
-    return min(cfg.rows or most, most)
+    return min(cfg.rows, most) if cfg.rows else side_by_side(env, most)
+
+
+def side_by_side(env, most):
+    """How many texts of a world are decoded at once: most, or as many games as its engines play."""
+    at_once = env.first.games_at_once * (env.pool.count if env.pool else 1)
+    return min(most, at_once or most)
 
 
 def sampling(cfg, env, device):

@@ -283,3 +283,14 @@ def test_an_update_is_the_mean_over_the_tokens_whatever_the_micro_batches():
         assert stats["loss"] == pytest.approx(expected.item(), abs=1e-5) and not stats["skipped"]
         for p, g in zip(model.parameters(), gradient):
             torch.testing.assert_close(p.grad, g, rtol=0, atol=1e-5)
+
+
+def test_a_world_of_few_engines_is_decoded_so_many_games_at_a_time(monkeypatch):
+    env = envs.Batch("guess")
+    monkeypatch.setattr(type(env.first), "games_at_once", 3)
+    cfg = sft.Config(env="guess")
+    assert sft.decoded_rows(cfg, env) == sft.side_by_side(env, 128) == 3
+    assert sft.decoded_rows(dataclasses.replace(cfg, rows=5), env) == 5  # what you ask for
+    assert sft.side_by_side(env, 2) == 2
+    monkeypatch.setattr(type(env.first), "games_at_once", 0)
+    assert sft.side_by_side(env, 128) == 128

@@ -43,7 +43,7 @@ def play(pipe, guard, name, options):
 
 def act(games, row, method, args, name, options):
     if not games:
-        # It is never played: a copy of it is a game whose engine has not started.
+        # It is never played: each game is a copy of it.
         games[None] = envs.make(name, **options)
     if row not in games:
         games[row] = copy.copy(games[None])

@@ -23,8 +23,8 @@ MORE = (  # 5 to 15
     "power-component")
 # level -> tasks (none named: all 30), and the most variations of each in a split
 LEVELS = {1: (SHORT, 6), 2: (SHORT + MORE, 20), 3: ((), 10**6)}
-# In a process: engines of Java, 0.1 GB each; and games side by side, which have one each even where
-# the processes have not equally many.
+# A process plays AT_ONCE games side by side, on the average: one may have some more, another fewer.
+# Each game has an engine of Java, 0.1 GB.
 MOST_ENGINES, AT_ONCE = 12, 8
 
 
@@ -108,6 +108,7 @@ class ScienceWorld(FactWorld):
                 raise RuntimeError(f"scienceworld does not begin {name} {number}, "
                                    f"not even at the third attempt; {NO_JAVA}")
             self.memory[self.place] = found
+            self.release()  # it may wait for long
         return self.memory[self.place][0]
 
     def step(self, text):
@@ -192,7 +193,7 @@ class ScienceWorld(FactWorld):
         while n < min(len(texts), self.max_turns) and not (found and found[2]):
             n += 1
             self.place = (*self.place[:2], tuple(texts[:n]))
-            found = self.memory.get(self.place) or self.own().reply(self.place)
+            found = self.memory.get(self.place) or self.own().reply(self.place, attempts=3)
             if found is None:
                 return None
             self.memory[self.place] = found

@@ -113,7 +113,7 @@ class Engine:
             self.at = None
             world.load(name, number, self.simplifications, generateGoldPath=True)
             return [one_line(text) for text in world.get_gold_action_sequence()]
-        return self.ask(find) or []
+        return self.ask(find, attempts=3) or []
 
 
 def nobody():

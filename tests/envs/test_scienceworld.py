@@ -206,6 +206,8 @@ def test_splits_are_disjoint(env):
 def test_gold_paths_win_and_another_engine_agrees(env):
     other = copy.copy(env)
     other.memory = {}  # it has to play
+    other.engine = engine.Engine(env.simplifications)
+    other.engines = [other.engine]
     for task, split in ((0, "train"), (7, "valid"), (13, "test")):
         text = env.reset(task, split)
         answers = env.demo(random.Random(0), "expert")
