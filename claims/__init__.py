@@ -116,10 +116,14 @@ def tune(folder, jobs, points, options_of, scores_of, seconds, seeds=(99, 100)):
     print(json.dumps(best, indent=1))
 
 
-def settings(folder, docs):
-    """What your own tuning chose, or the one that docs/ reports -> {arm: {"lr": ...}}"""
+def tuning(folder, docs):
+    """Your own tuning, or the one that docs/ reports -> {"best": {arm: {"lr": ...}}, "grid": ...}"""
     own = f"{folder}/tuning.json"
-    return read(own if os.path.exists(own) else f"docs/{docs}/tuning.json")["best"]
+    return read(own if os.path.exists(own) else f"docs/{docs}/tuning.json")
+
+
+def settings(folder, docs):
+    return tuning(folder, docs)["best"]
 
 
 def choose(lines, names):

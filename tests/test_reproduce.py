@@ -328,14 +328,27 @@ def test_the_arms_of_tandem_differ_and_every_one_has_a_setting():
     best = claims.read(REPO / "docs/tandem/tuning.json")["best"]
     tandem = claims.tandem
     assert list(best) == list(tandem.ARMS)
-    assert set(tandem.SETTING_OF) == set(tandem.OTHERS) and set(tandem.SETTING_OF.values()) <= set(best)
+    settings = tandem.settings("none of your own")
+    assert {**settings, **best} == settings and set(settings) == {*best, tandem.ALONE}
+    assert {*tandem.SETTING_OF, tandem.ALONE} == set(tandem.OTHERS)
+    assert set(tandem.SETTING_OF.values()) <= set(best)
     every = {**tandem.ARMS, **tandem.OTHERS}
-    assert len({tuple(how.split()) for how in every.values()}) == len(every)
+    assert len({tuple(how.split()) for how in every.values()}) == len(every) - 1
+    assert every[tandem.ALONE] == every["GRPO"]  # another rate
     assert {arm for _, arms, _ in tandem.CONDITIONS.values() for arm in arms} == set(every)
-    rows = (*tandem.ROWS, *tandem.FINDING)
+    rows = (*tandem.ROWS, *tandem.FINDING, *tandem.STRICTER)
     assert {name for row in rows for name in row[1:3]} <= set(every)
     assert {row[3] for row in rows} <= set(tandem.COLUMNS)
     assert set(tandem.QUICK["plain junior"][1]) <= set(tandem.ARMS)
+
+
+def test_grpo_is_tuned_alone_by_what_the_senior_does_alone(tmp_path):
+    def line(lr, solo, step):
+        return {"lr": lr, "solo pass@1": [solo] * 2, "step handoff pass@1": [step] * 2}
+    grid = {"GRPO": [line(1e-4, 0.9, 0.1), line(3e-4, 0.8, 0.2), line(1e-3, 0.5, 0.9)]}
+    claims.write(tmp_path / "tuning.json", {"best": {"GRPO": {"lr": 1e-3}}, "grid": grid})
+    assert claims.tandem.settings(str(tmp_path)) == {
+        "GRPO": {"lr": 1e-3}, claims.tandem.ALONE: {"lr": 1e-4}}
 
 
 @pytest.mark.parametrize("arm", claims.atod.ARMS)
@@ -530,7 +543,7 @@ def test_tandems_comparison_grades_its_grpo_runs_again_and_writes_its_table(tmp_
     weak = [("GRPO-{}-plainjunior".format(seed), "GRPO-{}-weakjunior".format(seed),
              {"junior_target": 0.6}) for seed in (3, 4)]
     assert graded[:2] == weak and len(graded) == 4
-    assert len(ran) == 2 * (9 + 4 + 2 + 2 + 9)
+    assert len(ran) == 2 * (10 + 4 + 2 + 2 + 9)
     found, text = json.loads((tmp_path / "results.json").read_text()), (tmp_path / "table.md").read_text()
     assert {c: list(arms) for c, arms in found["results"].items()} == {
         c: list(arms) for c, (_, arms, _) in claims.tandem.CONDITIONS.items()}
