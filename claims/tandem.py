@@ -148,8 +148,9 @@ def verdicts(arms):
              for arm, runs in arms.items()}
     tables = {"The paper's claims": ROWS, "Finding 1: annealed tandem": FINDING,
               "The same two claims against GRPO at its best rate for the senior alone": STRICTER}
-    return "\n\n".join(f"**{title}**\n\n{claims.verdicts(rows, means)}"
-                       for title, rows in tables.items())
+    found = {title: claims.verdicts(rows, means) for title, rows in tables.items()}
+    return "\n\n".join(f"**{title}**\n\n{text}" for title, text in found.items()
+                       if text.count("\n") > 1)  # more than a head: both arms were run
 
 
 def figure(arms, path):
@@ -158,7 +159,7 @@ def figure(arms, path):
     plt = plot.pyplot()
     if plt is None:
         return
-    shown = {"GRPO": "GRPO", "GRPO + KL to junior": "GRPO + KL\nto the junior",
+    shown = {"GRPO": "GRPO", ALONE: "GRPO,\ntuned alone", "GRPO + KL to junior": "GRPO + KL\nto the junior",
              "tandem p = .5": "tandem\np = .5", "tandem p = .75": "tandem\np = .75",
              "annealed tandem": "tandem,\nannealed", "tandem by token": "tandem\nby token"}
     shown = {arm: name for arm, name in shown.items() if arm in arms}
@@ -176,7 +177,8 @@ def figure(arms, path):
                     clip_on=False, zorder=3)
     for metric, shift, colour, _ in looks:
         name = "the senior alone" if metric == SOLO else "handed over each step"
-        ax.text(0, 3 + 1.6 * shift, name, color=colour, va="center", fontweight="bold")
+        free = list(shown).index("tandem p = .5")  # its points are at the right
+        ax.text(0, free + 1.6 * shift, name, color=colour, va="center", fontweight="bold")
     kept = {arm: sum(r[STEP][0] > 0.9 * r[SOLO][0] for r in runs) for arm, runs in arms.items()}
     title = (f"Tandem can be handed over: {kept['tandem p = .5']} seeds of {len(arms['GRPO'])}; "
              f"GRPO: {kept['GRPO']}")
