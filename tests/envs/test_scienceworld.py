@@ -150,6 +150,7 @@ def test_a_game_has_an_engine_to_itself_until_it_is_over(monkeypatch):
     games = [copy.copy(first) for _ in range(4)]
     for game in games:
         game.reset(0, "train")
+    assert asked and all(one.game() is None for one in first.engines)  # who waits holds none
     asked.clear()
     for game in games[:3]:
         game.step("x")
