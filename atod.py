@@ -259,7 +259,7 @@ def go_on(cfg, env, device, start, what, update, lr, limit, target=None):
     """Train a checkpoint for `limit` updates or to the target, tested every 5 -> a checkpoint."""
     model, tok, state = sft.load_model(start, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
-    sampler = Sampler(model, sft.side_by_side(env, 128))
+    sampler = Sampler(model, env.at_once(128))
     with tqdm(total=limit, desc=what, file=sys.stderr, mininterval=1) as bar:
         for step in range(limit + 1):
             if step == limit or (target is not None and step % 5 == 0):

@@ -178,7 +178,7 @@ def train_warm(recipe, data="", device="cpu", position=0):
     near = target * (0.8 if env.first.max_turns > 1 else 0.5)
     torch.manual_seed(recipe["seed"])
     model = GPT(GPTConfig(**recipe["model"])).to(device)
-    optimizer, sampler = make_optimizer(model, recipe["lr"]), Sampler(model, side_by_side(env, 128))
+    optimizer, sampler = make_optimizer(model, recipe["lr"]), Sampler(model, env.at_once(128))
     how = {name: recipe[name] for name in ("lr", "rows", "seed", "skill")}
     solo, accuracy, done = 0.0, 0.0, 0
     with tqdm(total=limit, desc=f"warm start: {skill}", position=position, mininterval=1) as bar:
@@ -382,13 +382,7 @@ def decoded_rows(cfg, env):
     episodes = cfg.prompts * cfg.group // run.world_size() if hasattr(cfg, "group") else 128
     games = 256 if env.first.max_turns > 1 else 0
     most = max(episodes, getattr(cfg, "test_chains", 1), games)
-    return min(cfg.rows, most) if cfg.rows else side_by_side(env, most)
-
-
-def side_by_side(env, most):
-    """How many texts of a world are decoded at once: most, or as many games as its engines play."""
-    at_once = env.first.games_at_once * (env.pool.count if env.pool else 1)
-    return min(most, at_once or most)
+    return min(cfg.rows, most) if cfg.rows else env.at_once(most)
 
 
 def sampling(cfg, env, device):

@@ -236,13 +236,13 @@ def judged(differences, metric, kind):
 
 
 def verdicts(rows, arms):
-    """decided() of the rows whose two arms have the metric. arms: {arm: [{metric: number}], one a
-    seed}"""
+    """decided() of the rows whose two arms have the metric, "" where there is none. arms: {arm:
+    [{metric: number}], one a seed}"""
     rows = [line for line in rows
             if all(line[3] in run for arm in line[1:3] for run in arms.get(arm, [{}]))]
     differences = [[a[metric] - b[metric] for a, b in zip(arms[arm], arms[other])]
                    for _, arm, other, metric, _, _ in rows]
-    return decided(rows, differences)
+    return decided(rows, differences) if rows else ""
 
 
 def decided(rows, differences):

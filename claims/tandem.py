@@ -149,8 +149,7 @@ def verdicts(arms):
     tables = {"The paper's claims": ROWS, "Finding 1: annealed tandem": FINDING,
               "The same two claims against GRPO at its best rate for the senior alone": STRICTER}
     found = {title: claims.verdicts(rows, means) for title, rows in tables.items()}
-    return "\n\n".join(f"**{title}**\n\n{text}" for title, text in found.items()
-                       if text.count("\n") > 1)  # more than a head: both arms were run
+    return "\n\n".join(f"**{title}**\n\n{text}" for title, text in found.items() if text)
 
 
 def figure(arms, path):
@@ -159,7 +158,8 @@ def figure(arms, path):
     plt = plot.pyplot()
     if plt is None:
         return
-    shown = {"GRPO": "GRPO", ALONE: "GRPO,\ntuned alone", "GRPO + KL to junior": "GRPO + KL\nto the junior",
+    shown = {"GRPO": "GRPO", ALONE: "GRPO,\ntuned alone",
+             "GRPO + KL to junior": "GRPO + KL\nto the junior",
              "tandem p = .5": "tandem\np = .5", "tandem p = .75": "tandem\np = .75",
              "annealed tandem": "tandem,\nannealed", "tandem by token": "tandem\nby token"}
     shown = {arm: name for arm, name in shown.items() if arm in arms}

@@ -179,6 +179,11 @@ class Batch:
             return self.timed(lambda: self.pool.step(rows, texts))
         return self.timed(lambda: [self.envs[row].step(text) for row, text in zip(rows, texts)])
 
+    def at_once(self, most):
+        """How many games to play side by side: most, or as many as their engines play."""
+        engines = self.first.games_at_once * (self.pool.count if self.pool else 1)
+        return min(most, engines or most)
+
     def timed(self, work):
         began = time.perf_counter()
         found = work()

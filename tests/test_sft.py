@@ -289,8 +289,8 @@ def test_a_world_of_few_engines_is_decoded_so_many_games_at_a_time(monkeypatch):
     env = envs.Batch("guess")
     monkeypatch.setattr(type(env.first), "games_at_once", 3)
     cfg = sft.Config(env="guess")
-    assert sft.decoded_rows(cfg, env) == sft.side_by_side(env, 128) == 3
+    assert sft.decoded_rows(cfg, env) == env.at_once(128) == 3
     assert sft.decoded_rows(dataclasses.replace(cfg, rows=5), env) == 5  # what you ask for
-    assert sft.side_by_side(env, 2) == 2
+    assert env.at_once(2) == 2
     monkeypatch.setattr(type(env.first), "games_at_once", 0)
-    assert sft.side_by_side(env, 128) == 128
+    assert env.at_once(128) == 128

@@ -40,8 +40,7 @@ class ScienceWorld(FactWorld):
     record_turns, horizon = 30, 9
 
     def __init__(self, level, turns, tasks, simplifications):
-        self.max_turns, self.place = turns, None
-        self.simplifications, self.engine = simplifications, Engine(simplifications)
+        self.max_turns, self.engine, self.place = turns, Engine(simplifications), None
         self.known = (None, None)  # a place, and what now() found there
         # All copies in this process share these.
         self.memory = {}  # place -> reply
@@ -62,7 +61,7 @@ class ScienceWorld(FactWorld):
                              f"one of: all {' '.join(known)}")
         pairs = {split: [] for split in SPLITS}
         for name in wanted:
-            world.load(name, 0, self.simplifications)
+            world.load(name, 0, self.engine.simplifications)
             variations = (world.get_variations_train, world.get_variations_dev,
                           world.get_variations_test)
             for split, found in zip(SPLITS, variations):
@@ -77,7 +76,7 @@ class ScienceWorld(FactWorld):
         if self.engine.game() is not self:
             idle = [engine for engine in self.engines if engine.game() is None]
             if not idle and len(self.engines) < MOST_ENGINES:
-                self.engines.append(Engine(self.simplifications))
+                self.engines.append(Engine(self.engine.simplifications))
             self.engine = idle[0] if idle else self.engines[-1]
             self.engines.remove(self.engine)
             self.engines.append(self.engine)

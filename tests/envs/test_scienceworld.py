@@ -145,7 +145,7 @@ def test_a_game_has_an_engine_to_itself_until_it_is_over(monkeypatch):
     monkeypatch.setattr("envs.scienceworld.Engine", Counted)
     first = object.__new__(ScienceWorld)
     first.engine = Counted("")
-    first.simplifications, first.engines, first.memory = "", [first.engine], {}
+    first.engines, first.memory = [first.engine], {}
     first.max_turns, first.pairs = 2, {"train": [("boil", 1)]}
     games = [copy.copy(first) for _ in range(4)]
     for game in games:
@@ -207,7 +207,7 @@ def test_splits_are_disjoint(env):
 def test_gold_paths_win_and_another_engine_agrees(env):
     other = copy.copy(env)
     other.memory = {}  # it has to play
-    other.engine = engine.Engine(env.simplifications)
+    other.engine = engine.Engine(env.engine.simplifications)
     other.engines = [other.engine]
     for task, split in ((0, "train"), (7, "valid"), (13, "test")):
         text = env.reset(task, split)
