@@ -31,17 +31,18 @@ SETTING_OF = {LONG: "tandem p = .5", LINEAR: "annealed tandem",
 # The same for every arm (kl: for those that have one)
 GRID = {"lr": (1.5e-4, 3e-4, 6e-4, 1e-3), "kl": (0.05, 0.2, 0.5)}
 MAIN = ("GRPO", "GRPO + KL to junior", "tandem p = .5", "annealed tandem")
+FEW = ("GRPO", ALONE, "tandem p = .5")
 # Name -> more options of train.py, the arms it is run with, on how many of the seeds
 CONDITIONS = {
     "plain junior": ("", (*ARMS, LONG, ALONE), 10),
-    "weak junior": ("--junior-target 0.6", MAIN, 6),
-    "a junior that knows the private notation only": ("--junior-skill private",
-                                                      ("GRPO", "tandem p = .5"), 6),
-    "senior at 40% private": ("--skill senior40", ("GRPO", "tandem p = .5"), 6),
+    "weak junior": ("--junior-target 0.6", (*MAIN, ALONE), 6),
+    "a junior that knows the private notation only": ("--junior-skill private", FEW, 6),
+    "senior at 40% private": ("--skill senior40", FEW, 6),
     "other coins": ("", (*SWEEP, LINEAR), 3),
 }
 QUICK = {"plain junior": ("", MAIN, 3)}
 # GRPO does not train with a junior: there its runs with the plain one are graded by another
+UNTAUGHT = ("GRPO", ALONE)
 REGRADED = {"weak junior": {"junior_target": 0.6},
             "a junior that knows the private notation only": {"junior_skill": "private"}}
 SECONDS = 110  # a run, with its share of the warm starts: one thread of a shared Intel Xeon
@@ -234,7 +235,7 @@ def reproduce(folder, seeds, jobs, quick=False):
     best = settings(folder)
     conditions, cells = QUICK if quick else CONDITIONS, []
     for condition, (_, arms, most) in conditions.items():
-        regraded = ("GRPO",) if condition in REGRADED else ()
+        regraded = UNTAUGHT if condition in REGRADED else ()
         cells += [(arm, seed, condition) for arm in arms if arm not in regraded
                   for seed in seeds[:most]]
 
@@ -248,9 +249,10 @@ def reproduce(folder, seeds, jobs, quick=False):
     done = side_by_side(run_cell, cells, jobs, folder_of, SECONDS)
     results = {}
     for condition, (_, arms, most) in conditions.items():
-        for seed in seeds[:most] if condition in REGRADED else ():
-            done["GRPO", seed, condition] = regrade(
-                folder_of("GRPO", seed, "plain junior"), folder_of("GRPO", seed, condition),
+        again = [arm for arm in arms if condition in REGRADED and arm in UNTAUGHT]
+        for arm, seed in itertools.product(again, seeds[:most]):
+            done[arm, seed, condition] = regrade(
+                folder_of(arm, seed, "plain junior"), folder_of(arm, seed, condition),
                 REGRADED[condition])
         results[condition] = {arm: [done[arm, seed, condition]["after"] for seed in seeds[:most]]
                               for arm in arms}

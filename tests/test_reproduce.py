@@ -540,10 +540,10 @@ def test_tandems_comparison_grades_its_grpo_runs_again_and_writes_its_table(tmp_
         monkeypatch.setattr(claims.tandem, figure, lambda *_: None)
     monkeypatch.chdir(REPO)  # the tuning that docs/ reports
     claims.tandem.reproduce(str(tmp_path), [3, 4], 1)
-    weak = [("GRPO-{}-plainjunior".format(seed), "GRPO-{}-weakjunior".format(seed),
-             {"junior_target": 0.6}) for seed in (3, 4)]
-    assert graded[:2] == weak and len(graded) == 4
-    assert len(ran) == 2 * (10 + 4 + 2 + 2 + 9)
+    weak = [(f"{arm}-{seed}-plainjunior", f"{arm}-{seed}-weakjunior", {"junior_target": 0.6})
+            for arm in ("GRPO", "GRPOtunedalone") for seed in (3, 4)]
+    assert graded[:4] == weak and len(graded) == 8
+    assert len(ran) == 2 * (10 + 5 + 3 + 3 + 9)
     found, text = json.loads((tmp_path / "results.json").read_text()), (tmp_path / "table.md").read_text()
     assert {c: list(arms) for c, arms in found["results"].items()} == {
         c: list(arms) for c, (_, arms, _) in claims.tandem.CONDITIONS.items()}
