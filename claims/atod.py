@@ -1,7 +1,5 @@
 """ATOD against its parts, its baselines and its teacher, on the house: arms, table, figure. See
 reproduce.py."""
-import math
-
 import claims
 from claims import cell, head, interval, over, plot, read, row, side_by_side, slug, updates, verdict
 
@@ -104,17 +102,15 @@ def figure(results, path):
             ha="right", va="center")
     for y, arm in enumerate(names):
         values = [r["success"] for r in results[arm]]
-        mean, half = interval(values)
-        half = 0 if math.isnan(half) else half
+        mean, half = plot.whisker(values)
         ax.barh(y, mean, 0.62, color=plot.BLUE if arm == "ATOD" else "#b8b8b8")
         ax.errorbar(mean, y, xerr=half, color=plot.BLACK, capsize=4, lw=1.5)
         ax.plot(values, [y] * len(values), "o", color="white", mec=plot.BLACK, ms=6, zorder=3)
         ax.text(mean + half + 0.02, y, f"{mean:.2f}", fontweight="bold", va="center")
     passes = sum(a["success"] > b["success"] for a, b in zip(results["ATOD"], results["teacher"]))
-    ax.set(title=f"ATOD passes its teacher on {passes} seeds of {len(results['ATOD'])}",
-           xlabel="success on test houses, 95% interval", xlim=(0, 1.06),
-           ylim=(len(names) - 0.5, -0.95), yticks=range(len(names)),
-           yticklabels=names.values())
+    plot.title(fig, f"ATOD passes its teacher on {passes} seeds of {len(results['ATOD'])}")
+    ax.set(xlabel="success on test houses, 95% interval", xlim=(0, 1.06),
+           ylim=(len(names) - 0.5, -0.95), yticks=range(len(names)), yticklabels=names.values())
     ax.tick_params(axis="y", length=0)
     plot.save(plt, path)
 
@@ -177,11 +173,12 @@ def draw_factors(found, path):
         fig, ax = plt.subplots(layout="constrained")
         ax.axvline(0, color=plot.GREY, lw=1)
         for y, (name, values) in enumerate(gaps.items()):
-            mean, half = interval(values)
-            ax.errorbar(mean, y, xerr=0 if math.isnan(half) else half, color=plot.BLUE, capsize=4)
+            mean, half = plot.whisker(values)
+            ax.errorbar(mean, y, xerr=half, color=plot.BLUE, capsize=4)
             ax.plot(values, [y] * len(values), "o", color="white", mec=plot.BLUE, ms=6)
             ax.plot(mean, y, "o", color=plot.BLUE, ms=9)
-        ax.set(title="When T-DUR's weights matter", ylim=(len(gaps) - 0.5, -0.5),
+        plot.title(fig, "When T-DUR's weights matter")
+        ax.set(ylim=(len(gaps) - 0.5, -0.5),
                xlabel="success, T-DUR - uniform weights, 95% interval",
                yticks=range(len(gaps)), yticklabels=list(gaps))
         plot.save(plt, path)

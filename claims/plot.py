@@ -1,4 +1,7 @@
 """How the figures look: readable at half of a page's width, and without colour."""
+import math
+
+from claims import interval
 
 # Okabe and Ito's palette, which the colour-blind can tell apart
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -20,6 +23,25 @@ def pyplot():
         "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 2.2,
         "figure.figsize": (6, 4), "figure.dpi": 150, "savefig.facecolor": "white"})
     return pyplot
+
+
+def title(fig, text):
+    """In bold, from the left edge of the figure: there a long one has room."""
+    fig.suptitle(text, x=0.01, ha="left", fontsize=14, fontweight="bold")
+
+
+def whisker(values):
+    """-> mean over seeds and the half width of its 95% interval, 0 for one seed"""
+    mean, half = interval(values)
+    return mean, 0 if math.isnan(half) else half
+
+
+def spread(ax, x, values, colour):
+    """Over x: the seeds as rings, their mean as a dot, its 95% interval."""
+    mean, half = whisker(values)
+    ax.errorbar(x, mean, yerr=half, color=colour, capsize=4)
+    ax.plot([x] * len(values), values, "o", color="white", mec=colour, ms=5)
+    ax.plot(x, mean, "o", color=colour, ms=9)
 
 
 def save(plt, path):

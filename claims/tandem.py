@@ -2,7 +2,6 @@
 import dataclasses
 import itertools
 import json
-import math
 import os
 
 import claims
@@ -169,10 +168,9 @@ def figure(arms, path):
     for i, arm in enumerate(shown):
         for metric, shift, colour, mark in looks:
             values = [r[metric][0] for r in arms[arm]]
-            mean, half = interval(values)
-            if not math.isnan(half):
-                ends = max(0, mean - half), min(1, mean + half)
-                ax.plot(ends, [i + shift] * 2, color=colour, lw=1.5)
+            mean, half = plot.whisker(values)
+            ends = max(0, mean - half), min(1, mean + half)
+            ax.plot(ends, [i + shift] * 2, color=colour, lw=1.5)
             ax.plot([mean] * 2, [i + shift - 0.13, i + shift + 0.13], color=colour, lw=3)
             ax.plot(values, [i + shift] * len(values), mark, color=colour, ms=7, mec="white",
                     clip_on=False, zorder=3)
@@ -181,9 +179,8 @@ def figure(arms, path):
         free = list(shown).index("tandem p = .5")  # its points are at the right
         ax.text(0, free + 1.6 * shift, name, color=colour, va="center", fontweight="bold")
     kept = {arm: sum(r[STEP][0] > 0.9 * r[SOLO][0] for r in runs) for arm, runs in arms.items()}
-    title = (f"Tandem can be handed over: {kept['tandem p = .5']} seeds of {len(arms['GRPO'])}; "
-             f"GRPO: {kept['GRPO']}")
-    fig.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    plot.title(fig, f"Tandem can be handed over: {kept['tandem p = .5']} seeds of "
+                    f"{len(arms['GRPO'])}; GRPO: {kept['GRPO']}")
     ax.set(xlabel="pass@1: seeds, mean, 95% interval", xlim=(-0.02, 1.02),
            ylim=(len(shown) - 0.5, -0.5), yticks=range(len(shown)), yticklabels=shown.values())
     ax.tick_params(axis="y", length=0)
@@ -211,7 +208,8 @@ def coins(results, path):
             ax.plot([p] * seeds, [r[metric][0] for r in found], mark, color=colour, ms=6,
                     mec="white", clip_on=False, zorder=3)
         ax.text(*at, name, color=colour, fontweight="bold")
-    upper.set(title="Which coin", ylabel="pass@1", ylim=(0, 1.02))
+    plot.title(fig, "Which coin")
+    upper.set(ylabel="pass@1", ylim=(0, 1.02))
     lower.set(ylabel="nats a token\nfrom the junior", yscale="log", xlim=(0.05, 1.02),
               xlabel="p, the senior's share of the draws (1: GRPO)")
     plot.save(plt, path)

@@ -1,10 +1,9 @@
 """World models on the house: arms, tables, claims, figure. See reproduce.py."""
-import math
 import os
 
 import claims
 import imagine
-from claims import cell, head, interval, judged, over, plot, read, row, side_by_side, slug
+from claims import cell, head, judged, over, plot, read, row, side_by_side, slug
 
 WORLDS = {  # arm -> options of train.py
     "stateless": "--formulation stateless",
@@ -151,19 +150,18 @@ def world_figure(arms, path):
     fig, ax = plt.subplots(layout="constrained")
     ends = []
     for shift, (arm, (name, colour, mark, style)) in enumerate(looks.items(), -1):
-        found = [interval([r[metric] for r in arms[arm]]) for metric in metrics]
+        found = [plot.whisker([r[metric] for r in arms[arm]]) for metric in metrics]
         x = [i + 0.06 * shift for i in range(len(metrics))]  # side by side: intervals overlap
         ax.plot(x, [mean for mean, _ in found], style, marker=mark, ms=8, color=colour)
         for at, (mean, half) in zip(x, found):
-            if not math.isnan(half):
-                ax.errorbar(at, mean, yerr=half, color=colour, lw=1.3, capsize=3)
+            ax.errorbar(at, mean, yerr=half, color=colour, lw=1.3, capsize=3)
         ends.append((name, found[-1][0], colour))
     low, high = ax.get_ylim()
     plot.label_ends(ax, len(metrics) - 0.8, ends, 0.07 * (high - low))
     lost = {arm: sum(r["obs H=1"] - r["obs 10-25"] for r in arms[arm]) for arm in looks}
     least = looks[min(lost, key=lost.get)][0]
-    ax.set(title=f"{least.capitalize()} loses least as it imagines on", xlabel="imagined step",
-           ylabel="obs.F1, 95% interval", xlim=(-0.3, len(metrics) - 0.1),
+    plot.title(fig, f"{least.capitalize()} loses least as it imagines on")
+    ax.set(xlabel="imagined step", ylabel="obs.F1, 95% interval", xlim=(-0.3, len(metrics) - 0.1),
            xticks=range(len(metrics)), xticklabels=metrics.values())
     plot.save(plt, path)
 
@@ -180,20 +178,16 @@ def memory_figure(found, path):
         pair = (arms[compare][arm] for arm in ("strict + R_sup", "stateless"))
         return [a[metric] - b[metric] for a, b in zip(*pair)]
 
-    def show(ax, x, values, colour):
-        mean, half = interval(values)
-        ax.errorbar(x, mean, yerr=0 if math.isnan(half) else half, color=colour, capsize=4)
-        ax.plot([x] * len(values), values, "o", color="white", mec=colour, ms=5)
-        ax.plot(x, mean, "o", color=colour, ms=9)
     fig, (left, right) = plt.subplots(1, 2, sharey=True, layout="constrained", figsize=(8, 4))
     windows = {compare: name for compare, name in WINDOWS.items() if compare in found}
     for x, compare in enumerate(windows):
-        show(left, x, gains(compare, "obs H=9"), plot.BLUE)
+        plot.spread(left, x, gains(compare, "obs H=9"), plot.BLUE)
     ages = [f"{a}-{b}" for a, b in imagine.AGES]
     for compare, shift, colour in (("window1", -0.12, plot.RED), ("paper", 0.12, plot.BLUE)):
         if compare in found:
             for x, age in enumerate(ages):
-                show(right, x + shift, gains(compare, f"obs, seen {age} ago"), colour)
+                gained = gains(compare, f"obs, seen {age} ago")
+                plot.spread(right, x + shift, gained, colour)
             right.text(0.03, 0.9 if shift < 0 else 0.8, f"window {WINDOWS[compare]}", color=colour,
                        fontweight="bold", transform=right.transAxes)
     for ax in (left, right):
@@ -204,8 +198,7 @@ def memory_figure(found, path):
              xticks=range(len(windows)), xticklabels=windows.values())
     right.set(xlabel="observations since a room was in view", xticks=range(len(ages)),
               xticklabels=ages)
-    fig.suptitle("What a state remembers beyond the window", x=0.01, ha="left", fontsize=14,
-                 fontweight="bold")
+    plot.title(fig, "What a state remembers beyond the window")
     plot.save(plt, path)
 
 

@@ -584,7 +584,9 @@ def test_figures_are_redrawn_from_the_results_in_docs(more, tmp_path, monkeypatc
     results = (REPO / "docs" / more[0] / "results.json").read_text()
     (tmp_path / "docs" / more[0] / "results.json").write_text(results)
     monkeypatch.setattr(claims, "train", lambda *_: pytest.fail("it trains"))
+    axes = lines_of(monkeypatch)
     reproduce.main([*more, "--redraw"])
+    assert outside(axes[0].figure) == []
     assert is_picture(f"docs/{more[0]}/{more[0]}.png")
     assert "| arm |" in (out := capsys.readouterr().out) or "| ATOD |" in out
     assert not Path("out").exists()
@@ -597,6 +599,17 @@ def lines_of(monkeypatch):
     monkeypatch.setattr(claims.plot, "save", lambda plt, path: (axes.extend(plt.gcf().axes),
                                                                 save(plt, path)))
     return axes
+
+
+def outside(figure):
+    """The title, the labels and the names in a figure that its edges cut."""
+    from matplotlib.text import Text
+    page = figure.bbox.padded(1)
+    ticks = [tick for ax in figure.axes for tick in (*ax.get_xticklabels(), *ax.get_yticklabels())]
+    boxes = {text.get_text(): text.get_window_extent() for text in figure.findobj(Text)
+             if text.get_text() and text not in ticks}
+    return [text for text, box in boxes.items() if not (
+        page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1)]
 
 
 def test_the_figure_over_coins_has_a_point_a_run(tmp_path, monkeypatch):
