@@ -143,10 +143,12 @@ def loss(model, rows, weight, advantage, cfg, reference_logp=None):
 
 STATISTICS = ("loss", "policy_loss", "kl", "nll", "clip_share", "mismatch_kl", "mismatch_max",
               "weight")
+PER_TOKEN = ("kl", "nll", "clip_share", "mismatch_kl")  # means over the tokens that were trained
 
 
 def update(model, optimizer, rows, mask, advantage, cfg, reference_logp=None):
-    """One update for each of cfg.minibatches parts of a batch's groups -> statistics, averaged.
+    """One update for each of cfg.minibatches parts of a batch's groups -> statistics: means over
+    the parts, or (PER_TOKEN) over the tokens that they trained.
 
     mask: [R, T], how much a token counts; advantage: [R], or [R, T] where a row's tokens differ."""
     prompts = int(rows.group.max()) + 1
@@ -156,14 +158,21 @@ def update(model, optimizer, rows, mask, advantage, cfg, reference_logp=None):
         reference = None if reference_logp is None else reference_logp[index]
         found.append(update_on(model, optimizer, rows[index], mask[index], advantage[index], cfg,
                                reference))
-    names = {name: 0 for stats in found for name in stats}
-    stats = {name: sum(stats.get(name, 0.0) for stats in found) / len(found) for name in names}
-    stats["mismatch_max"] = found[0]["mismatch_max"]  # before the first update: rounding only
-    return stats
+    trained = [stats.pop("trained") for stats in found]
+    out = {}
+    for name in found[0]:
+        values = [stats[name] for stats in found]
+        out[name] = sum(values) / len(found)
+        if name in PER_TOKEN:
+            out[name] = sum(n * x for n, x in zip(trained, values)) / max(sum(trained), 1e-8)
+    out["skipped"] = sum(stats["skipped"] for stats in found)
+    out["mismatch_max"] = found[0]["mismatch_max"]  # before the first update: rounding only
+    return out
 
 
 def update_on(model, optimizer, rows, mask, advantage, cfg, reference_logp=None, total=None):
-    """One optimiser step -> statistics. total: the mask's sum before rows were left out, if any.
+    """One optimiser step -> statistics ("trained": the mask's sum over groups with variance).
+    total: the mask's sum before rows were left out, if any.
 
     Micro-batches and the number of ranks do not change the result: the normaliser is the mask's sum
     over all ranks. Rows whose group has no variance pull nowhere and are skipped when there is no
@@ -176,6 +185,7 @@ def update_on(model, optimizer, rows, mask, advantage, cfg, reference_logp=None,
         advantage = advantage[:, None].expand_as(mask)  # [R] -> [R, T]
     micro_rows = cfg.micro_rows
     if rows.branch is None and mostly_prompt(rows.mask):
+        # a row then holds several replies: as many replies a micro-batch as before
         apart = len(rows.tokens)
         rows, mask, advantage, reference_logp = share_prompts(rows, mask, advantage, reference_logp)
         micro_rows = max(1, micro_rows * len(rows.tokens) // apart)
@@ -198,9 +208,8 @@ def update_on(model, optimizer, rows, mask, advantage, cfg, reference_logp=None,
     seen = float(stats.pop("weight"))  # share of the batch in the loss: groups with variance
     done = apply_gradients(model, optimizer, cfg.grad_clip, stats["loss"])
     for name, value in stats.items():
-        mean = name in ("mismatch_kl", "clip_share", "nll", "kl")
-        done[name] = float(value) / (max(seen, 1e-8) if mean else 1)
-    return done
+        done[name] = float(value) / (max(seen, 1e-8) if name in PER_TOKEN else 1)
+    return {**done, "trained": seen * float(total)}
 
 
 def statistics(r, rows, episodes, advantages, times):

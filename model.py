@@ -3,7 +3,7 @@
 Pre-norm RMSNorm, rotary positions, grouped-query attention (optional QK-norm, optional QKV bias,
 head width apart from width), SwiGLU, tied or untied embeddings: the shape of Llama, Qwen2.5 and
 Qwen3. `model(tokens)` gives logits, `token_logp(model, tokens)` the log-probs that a loss needs;
-the sampler adds `positions` and a `cache`. Left out: dropout, initialisation tricks, sharding.
+the sampler adds `positions` and a `cache`. Left out: dropout, sharding.
 
 Letters: B rows, T tokens, S slots, V vocabulary, D width, H heads, K kv_heads, C head width. """
 import math

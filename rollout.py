@@ -29,7 +29,7 @@ class Rows:
     group: torch.Tensor  # [R] int64: which prompt
     author: torch.Tensor | None = None  # [R, T] bool: the senior wrote it (tandem only)
     opens: torch.Tensor | None = None  # [R, T] bool: its author was drawn before it (tandem only)
-    branch: torch.Tensor | None = None  # [R, T] int64: 0 the prompt; 1, 2, ... its completions
+    branch: torch.Tensor | None = None  # [R, T] int64: 0 prompt; 1, 2, ... replies; -1 padding
 
     def __getitem__(self, index):
         return Rows(*(None if x is None else x[index] for x in vars(self).values()))
@@ -47,8 +47,6 @@ def open_env(cfg):
     options = {name: getattr(cfg, name) for name in names if getattr(cfg, name)}
     try:
         return envs.Batch(cfg.env, data=cfg.data, **options)
-    except TypeError:
-        raise run.Stop(f"{cfg.env} knows no --level, --text or --turns") from None
     except ValueError as error:
         raise run.Stop(str(error)) from None
 
@@ -162,7 +160,8 @@ def rollout(sampler, env, tok, tasks, split, streams, cfg):
         # what comes next for each episode that goes on: ids to feed, or a whole new row
         replies, free = {}, []
         for (e, new), step in zip(said.items(), steps):
-            reply = next_turn(episodes[e], new, step, tok, sampler.context, env.first.max_turns)
+            reply = next_turn(episodes[e], new, step, tok, sampler.context, max_new,
+                              env.first.max_turns)
             if reply:
                 replies[e] = reply
             else:
@@ -208,14 +207,15 @@ def speak(sampler, tok, row_of, max_new, temperature, enough):
     return said
 
 
-def next_turn(episode, new, step, tok, context, max_turns):
+def next_turn(episode, new, step, tok, context, max_new, max_turns):
     """Write a turn and what the environment answered -> ids to feed, None when it is over."""
     reply = record_turn(episode, new, step, tok)
-    episode.renewed = new["filled"] + len(reply) >= context
+    room = context - max_new  # a turn that the context cuts is no command
+    episode.renewed = new["filled"] + len(reply) > room
     if step.done:
         return None
     if episode.renewed:
-        reply = latest(episode.goal, episode.turns, context)
+        reply = latest(episode.goal, episode.turns, min(context // 2, room))
         if len(reply) >= context:  # not even the goal and one turn fit
             episode.result["truncated"] = True
             return None
@@ -242,9 +242,9 @@ def record_turn(episode, new, step, tok):
     return reply
 
 
-def latest(goal, turns, context):
-    """The goal and as many of the last turns as fill half of the context; at least one."""
-    kept, room = [], context // 2 - len(goal)
+def latest(goal, turns, room):
+    """The goal and as many of the last turns as there is room for; at least one."""
+    kept, room = [], room - len(goal)
     for turn in reversed(turns):
         if kept and len(turn) > room:
             break

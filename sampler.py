@@ -294,6 +294,7 @@ class Sampler:
         longest, writing = int(self.length.max()), int(chosen.sum())
         left = 0 if enough is None else writing - enough
         for i in range(max_new):
+            # to ask waits for the device: every fourth token will do, a finished row writes nothing
             if i % 4 == 0 and int((~self.finished).sum()) <= left:
                 break
             # an upper bound, known without asking the device

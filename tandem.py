@@ -107,7 +107,7 @@ class TandemSampler(Sampler):
         self.max_gap.fill_(max_gap if name in ("word", "chunk") else self.context + 1)
         self.toggle.fill_(name == "alternate")
         self.p.fill_(p)
-        # where the senior writes all there is no junior to run
+        # where the senior writes all there is no junior to run (one pass decodes both all the same)
         running = 1 if self.lanes == 2 or (p == 1 and name != "alternate") else 2
         if running != self.running:
             self.running, self.graph = running, None  # a CUDA graph repeats what it captured
@@ -235,7 +235,8 @@ def load_junior(cfg, env, paths, device, rank, senior, base):
 
 
 def together(r, schedule, p):
-    """The team, set to this schedule. With p = 1 the senior writes all, the junior is not run."""
+    """The team, set to this schedule. With p = 1 the senior writes all; the junior is not run,
+    unless one pass decodes both."""
     cfg, env = r.cfg, r.env.first
     r.team.set_schedule(schedule, r.tok, env.mark, cfg.max_gap or env.max_gap, p)
     return r.team
@@ -246,8 +247,9 @@ def p_at(cfg, step):
     linearly to p_end (annealed tandem, ours)."""
     if cfg.p_end < 0:
         return cfg.p
-    first = cfg.p_from * cfg.steps
-    done = (step - first) / max(1.0, cfg.steps - 1 - first)
+    last = cfg.steps - 1
+    first = min(cfg.p_from * cfg.steps, last - 1)
+    done = (step - first) / (last - first)
     return cfg.p + (cfg.p_end - cfg.p) * min(1.0, max(0.0, done))
 
 
@@ -306,14 +308,14 @@ def handoffs(cfg):
 
 def author_stats(rows, schedule, p):
     """How the team shared the writing -> p, senior_share (of tokens), redraws, senior_draws (share
-    of the redraws that chose the senior), run_length (tokens between redraws). Warns when the coin
-    is not what p says."""
+    of the redraws that chose the senior), run_length (tokens between redraws), over all ranks.
+    Warns when the coin is not what p says."""
     opens = rows.opens & rows.mask
-    redraws, tokens = int(opens.sum()), int(rows.mask.sum())
-    stats = {"p": p, "senior_share": float((rows.author & rows.mask).sum()) / max(1, tokens),
-             "redraws": redraws,
-             "senior_draws": float((opens & rows.author).sum()) / max(1, redraws),
-             "run_length": tokens / max(1, redraws)}
+    counts = [rows.mask.sum(), (rows.mask & rows.author).sum(), opens.sum(),
+              (opens & rows.author).sum()]
+    tokens, seniors, redraws, won = run.all_sum(torch.stack(counts)).tolist()
+    stats = {"p": p, "senior_share": seniors / max(1, tokens), "redraws": redraws,
+             "senior_draws": won / max(1, redraws), "run_length": tokens / max(1, redraws)}
     if schedule != "alternate" and share_is_off(stats, p):
         tqdm.write(f"warning: the senior won {stats['senior_draws']:.2f} of {redraws} draws "
                    f"at p = {p}", file=sys.stderr)
@@ -328,12 +330,15 @@ def share_is_off(stats, p, sigmas=5.0):
 
 @torch.no_grad()
 def follow(senior, junior, batches, temperature=1.0, micro_rows=128):
-    """How well the junior follows the senior's own chains -> {name: (mean, error over chains)}.
+    """How well the junior follows the senior's own chains -> {name: (mean, error over problems)}.
 
     legibility: the junior's nats per token; log_ratio: the mean of log senior - log junior on the
     sampled tokens (the paper's drift); kl: the exact KL(senior || junior) per token."""
     chains, lengths = {"legibility": [], "log_ratio": [], "kl": []}, []
+    group, problems = [], 0  # which problem a row is of
     for batch in batches:
+        group.append(batch.group.cpu() + problems)
+        problems += int(batch.group.max()) + 1
         for first in range(0, len(batch.tokens), micro_rows):
             rows = batch[first:first + micro_rows]
             mask = rows.mask[:, 1:].float()  # [R, T-1]
@@ -348,7 +353,8 @@ def follow(senior, junior, batches, temperature=1.0, micro_rows=128):
     for name, sums in chains.items():  # a ratio of sums; its standard error by linearisation
         total = torch.cat(sums).cpu().double()
         mean = total.sum() / length.sum()
-        error = (total - mean * length).square().sum().sqrt() / length.sum()
+        off = torch.zeros(problems).double().index_add(0, torch.cat(group), total - mean * length)
+        error = off.square().sum().sqrt() / length.sum()
         out[name] = (mean.item(), error.item() or None)  # a model that is its own junior: exactly 0
     return out
 
@@ -388,7 +394,7 @@ def measure(r, n):
     for j in chains:
         a, a_error = out[f"step handoff pass@{j}"]
         b, b_error = same[f"pass@{j}"], same[f"pass@{j}_se"]
-        if a and b:  # without a success there is nothing to retain
-            out[f"retention@{j}"] = (a / b, a / b * math.hypot(a_error / a, b_error / b))
+        if b:  # without a success alone there is nothing to retain
+            out[f"retention@{j}"] = (a / b, math.hypot(a_error, a / b * b_error) / b)
     out.update(follow(*r.team.sources, batches, cfg.temperature, cfg.micro_rows))
     return out

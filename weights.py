@@ -72,14 +72,20 @@ def fields(their, context=0, vocab=0):
     ids = number(their, "vocab_size", 2**24)
     if vocab > ids:
         raise ValueError(f"a vocabulary of {ids:,} ids, its tokenizer has {vocab:,}")
+    kv_heads = number(their, "num_key_value_heads", heads, heads)
+    head_width = number(their, "head_dim", 2**14, width // heads)
+    if heads % kv_heads:
+        raise ValueError(f"num_key_value_heads = {kv_heads} does not divide {heads} heads")
+    if head_width % 2:
+        raise ValueError(f"a head's width is {head_width}; rotary positions need an even one")
     return {
         "vocab_size": vocab or ids,
         "context": context or number(their, "max_position_embeddings", 2**24),
         "layers": number(their, "num_hidden_layers", 1024),
         "heads": heads,
-        "kv_heads": number(their, "num_key_value_heads", heads, heads),
+        "kv_heads": kv_heads,
         "width": width,
-        "head_width": number(their, "head_dim", 2**14, width // heads),
+        "head_width": head_width,
         "ffn_width": number(their, "intermediate_size", 2**22),
         "rope_base": number(rope, "rope_theta", 1e12, 10000.0, float),
         "rope_llama3": tuple(number(rope, name, 1e12, kind=float) for name in LLAMA3)
@@ -94,7 +100,7 @@ def check_supported(their, family):
     if not isinstance(family, str) or family not in FAMILIES:
         raise ValueError(f"unknown architecture {family!r}; one of: {' '.join(FAMILIES)}")
     for name, only in UNSUPPORTED.items():
-        if their.get(name, only) != only:
+        if their.get(name) not in (None, only):
             raise ValueError(f"{name} = {their[name]!r} is not supported")
     kinds = their.get("layer_types") or ()
     if not isinstance(kinds, (list, tuple)) or any(kind != "full_attention" for kind in kinds):

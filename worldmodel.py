@@ -429,14 +429,17 @@ def n_examples(cfg):
 def open_worlds(cfg):
     """-> {level: envs.FactWorld}. A slow world's games are played once and kept in --cache."""
     text = {"text": cfg.text} if cfg.text else {}
+    no_facts = run.Stop(f"{cfg.env} is no text world with facts; "
+                        "use --env house, textworld or scienceworld")
+    if "level" in envs.unused_options(cfg.env):
+        raise no_facts
     try:
         worlds = {int(level): envs.make(cfg.env, data=cfg.data, level=int(level), **text)
                   for level in cfg.levels.split(",")}
-    except TypeError:
-        raise run.Stop(f"{cfg.env} is no text world with facts; "
-                       "use --env house, textworld or scienceworld") from None
     except ValueError as error:
         raise run.Stop(f"--env {cfg.env} --levels {cfg.levels}: {error}") from None
+    if not all(hasattr(world, "facts") for world in worlds.values()):
+        raise no_facts
     for level, world in worlds.items():
         if world.record_turns:
             os.makedirs(cfg.cache, exist_ok=True)
@@ -526,6 +529,7 @@ def step(r):
         rows, advantage, total = training_rows(replies, advantage, r.device)
         stats = grpo.update_on(r.model, r.optimizer, rows, rows.mask.float(), advantage, cfg,
                                total=total)
+        stats.pop("trained")
         stats = {**stats, **found, "reward": float(rewards.mean())}
         counts = {"sampled_tokens": total, "rows": len(rows.tokens), "replies": len(replies)}
     counts = summed({**counts, "dropped_turns": w.dropped})

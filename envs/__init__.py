@@ -137,9 +137,12 @@ def names():
 
 def make(name, **options):
     """The environment envs/<name>. ValueError, in one line, when there is none, or when it lacks
-    its data or its package."""
+    its data or its package, or does not take an option."""
     if name not in names():
         raise ValueError(f"unknown environment {name!r}; one of: {' '.join(names())}")
+    unused = [f"--{option}" for option in unused_options(name) if option in options]
+    if unused:
+        raise ValueError(f"{name} has no {' and no '.join(unused)}")
     return importlib.import_module(f"envs.{name}").make(**options)
 
 
@@ -148,6 +151,8 @@ def unused_options(name):
     if name not in names():
         return ()
     taken = inspect.signature(importlib.import_module(f"envs.{name}").make).parameters
+    if any(x.kind == x.VAR_KEYWORD for x in taken.values()):
+        return ()
     return [option for option in ("level", "turns", "text") if option not in taken]
 
 

@@ -30,17 +30,27 @@ def print_episodes(title, sampler, r, n):
     where = (r.env, r.tok, r.cfg, r.cfg.final_split)
     _, batches, episodes = evaluate(sampler, *where, n, 1, r.cfg.seed)
     print(f"\n=== {title}")
-    ends = {*r.tok.stop_ids, getattr(r.tok, "turn_id", None)}
-    rows = [row for batch in batches for row in
-            zip(batch.tokens, batch.mask, batch.mask if batch.author is None else batch.author)]
-    for (tokens, mask, author), episode in zip(rows, episodes):
-        last = int(mask.nonzero().max()) + 1 if bool(mask.any()) else 0
-        written = zip(tokens[:last].tolist(), mask.tolist(), author.tolist())
-        for model_spoke, turn in itertools.groupby(written, key=lambda x: x[1]):
-            turn = [(token, senior) for token, _, senior in turn
-                    if token not in ends]
-            ids, authors = [token for token, _ in turn], [senior for _, senior in turn]
-            print(painted(r.tok, ids, authors, colour) if model_spoke
-                  else run.printable(r.tok.decode(ids)))
-        grade = "right" if episode["reward"] > 0 else "wrong"
-        print(f"{grade}{', cut off' if episode['truncated'] else ''}\n")
+    episodes = iter(episodes)
+    for batch in batches:
+        # an episode that outgrew its context has several rows
+        for number in batch.episode.unique():
+            for row in (batch.episode == number).nonzero()[:, 0]:
+                print_row(batch[row[None]], r.tok, colour)
+            episode = next(episodes)
+            grade = "right" if episode["reward"] > 0 else "wrong"
+            print(f"{grade}{', cut off' if episode['truncated'] else ''}\n")
+
+
+def print_row(row, tok, colour):
+    """What was said in one row of an episode, a turn a line. row: Rows of [1, T]"""
+    mask = row.mask[0]
+    author = mask if row.author is None else row.author[0]
+    ends = {*tok.stop_ids, getattr(tok, "turn_id", None)}
+    last = int(mask.nonzero().max()) + 1 if bool(mask.any()) else 0
+    ids = row.tokens[0, :last].tolist()
+    written = zip(ids, author.tolist(), mask.tolist(), [token in ends for token in ids])
+    for (model_spoke, ended), turn in itertools.groupby(written, key=lambda x: x[2:]):
+        if not ended:
+            ids, authors, *_ = zip(*turn)
+            print(painted(tok, ids, authors, colour) if model_spoke
+                  else run.printable(tok.decode(ids)))

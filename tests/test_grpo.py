@@ -200,7 +200,7 @@ def test_gradient_is_that_of_the_equations_and_does_not_depend_on_micro_batches(
                                           micro_rows=micro_rows, kl=kl)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
         first = first or stats
-        assert stats == pytest.approx(first, abs=1e-6)
+        assert stats == pytest.approx(first, rel=1e-6, abs=1e-6)
     assert expected.norm() > 0.1 and 0 < stats["clip_share"] < 1
     assert stats["loss"] == pytest.approx(by_hand.item(), abs=1e-6)
 
@@ -232,7 +232,7 @@ def test_replies_that_share_a_row_have_the_gradient_of_rows_of_their_own(kl, lon
     monkeypatch.setattr(grpo, "mostly_prompt", lambda mask: False)
     expected_stats, expected = gradient_of_update(model, rows, weight, advantage, reference, kl=kl)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-    assert stats == pytest.approx(expected_stats, abs=1e-6) and expected.norm() > 0.05
+    assert stats == pytest.approx(expected_stats, rel=1e-6, abs=1e-6) and expected.norm() > 0.05
     assert seen == [{512: 2, 1: 6}.get(longest, seen[0])] and 2 <= seen[0] <= 6
 
 
@@ -329,10 +329,30 @@ def test_minibatches_are_updates_on_whole_groups_one_after_the_other(kl):
     stats = grpo.update(together, optimizer, rows, rows.mask, advantage, cfg, reference)
     for a, b in zip(by_hand.parameters(), together.parameters()):
         assert torch.equal(a, b)
-    for name in ("loss", "grad_norm", "clip_share", "mismatch_kl", "skipped"):
+    for name in ("loss", "grad_norm"):
         assert stats[name] == pytest.approx(sum(x[name] for x in found) / 3)
+    for name in ("clip_share", "mismatch_kl", "nll"):
+        mean = sum(x[name] * x["trained"] for x in found) / rows.mask.sum()
+        assert stats[name] == pytest.approx(mean.item())
+    assert stats["skipped"] == 0 and "trained" not in stats
     assert stats["clip_share"] > 0  # of the later ones
     assert stats["mismatch_max"] == found[0]["mismatch_max"] < 1e-5  # rounding, not a drift
+
+
+def test_a_minibatch_that_trains_nothing_does_not_count_in_the_means_over_tokens():
+    """Half of the groups without variance: one update or two, the tokens trained are the same."""
+    model = tiny(6, 9)
+    rows, advantage = random_rows(model), torch.tensor([1.0, -1.0, 1.0, 0.0, 0.0, 0.0])
+    rows.group = torch.tensor([0, 0, 0, 1, 1, 1])
+    still = torch.optim.SGD(model.parameters(), lr=0.0)
+    one, two = (grpo.update(model, still, rows, rows.mask, advantage, grpo.Config(minibatches=n))
+                for n in (1, 2))
+    for name in grpo.PER_TOKEN:
+        assert two[name] == pytest.approx(one[name], rel=1e-5, abs=1e-7)
+    assert one["nll"] > 1
+
+    broken = torch.tensor([math.nan, 1.0, 1.0, math.nan, 1.0, 1.0])
+    assert grpo.update(model, still, rows, rows.mask, broken, grpo.Config(minibatches=2))["skipped"] == 2
 
 
 # ---- the method ----

@@ -10,6 +10,7 @@ import grpo
 import rollout
 import tokenizer
 from envs.guess import Guess
+from lib import terminal
 from model import GPT, GPTConfig, token_logp
 from rollout import Sampling
 from sampler import Sampler
@@ -94,13 +95,14 @@ def test_answers_that_do_not_end_are_counted_as_truncated():
     assert share == pytest.approx(1 - sum(ended) / 24)
 
 
-def test_a_game_that_outgrows_its_context_goes_on_in_a_new_row_with_the_goal_and_its_latest_turns():
+@pytest.mark.parametrize("context", [16, 20])
+def test_a_game_that_outgrows_its_context_goes_on_in_a_new_row_with_the_goal_and_its_latest_turns(context):
     cfg, digits = Sampling(4), [TOK.end_id, *map(ord, "0123456789")]
     model, _ = liking(digits, 4.0, 48)
     names = [(3, "play", 0, task, sample) for task in range(6) for sample in range(4)]
-    rows, episodes = rollout.rollout(Sampler(model, 24, context=14), envs.Batch("guess"), TOK,
+    rows, episodes = rollout.rollout(Sampler(model, 24, context=context), envs.Batch("guess"), TOK,
                                      list(range(6)), "train", names, cfg)
-    assert rows.tokens.shape[1] <= 14
+    assert rows.tokens.shape[1] <= context
     assert not any(e["truncated"] for e in episodes if e["reward"])
     taken = [(rows.episode == e).sum().item() for e in range(24)]
     assert taken == [e["contexts"] for e in episodes] and len(set(taken)) > 1
@@ -112,6 +114,10 @@ def test_a_game_that_outgrows_its_context_goes_on_in_a_new_row_with_the_goal_and
         # each turn sampled once, in order
         played = [t for row in turns for t in dict.fromkeys(row)]
         assert played == list(range(episodes[e]["turns"]))
+        for tokens, row in zip(mine.tokens, mine.turn_of_token):
+            for turn in set(row.tolist()) - {-1}:  # the context cuts none
+                said = tokens[row == turn]
+                assert said[-1] in TOK.stop_ids or len(said) == 4
         for i, (tokens, mask) in enumerate(zip(mine.tokens.tolist(), mine.mask.tolist())):
             assert tokens[:len(goal)] == goal and not any(mask[:len(goal)])
             if i:  # what is repeated of the row before is its end, and not sampled anew
@@ -130,6 +136,21 @@ def test_a_game_that_outgrows_its_context_goes_on_in_a_new_row_with_the_goal_and
     _, hopeless = rollout.rollout(short, envs.Batch("guess"), TOK, list(range(6)), "train", names,
                                   cfg)
     assert all(e["truncated"] and e["turns"] == 1 for e in hopeless if not e["success"])
+
+
+def test_an_episode_of_several_rows_is_shown_whole_under_its_own_grade(capsys):
+    model, _ = liking([TOK.end_id, *map(ord, "0123456789")], 4.0, 48)
+    sampler, env = Sampler(model, 4, context=16), envs.Batch("guess")
+    cfg = SimpleNamespace(final_split="test", seed=0, max_new=0, temperature=1.0)
+    r = SimpleNamespace(env=env, tok=TOK, cfg=cfg)
+    _, _, episodes = rollout.evaluate(sampler, env, TOK, cfg, "test", 6, 1, 0)
+    assert max(e["contexts"] for e in episodes) > 1
+    terminal.print_episodes("title", sampler, r, 6)
+    shown = capsys.readouterr().out.split("=== title\n")[1].split("\n\n")[:6]
+    for game, episode in zip(shown, episodes):
+        *said, grade = game.splitlines()
+        assert said.count("guess") == episode["contexts"]
+        assert grade.startswith("right" if episode["reward"] else "wrong")
 
 
 def test_a_long_game_equals_its_turns_replayed_one_by_one():

@@ -11,6 +11,7 @@ import torch
 import envs
 import grpo
 import rollout
+import run
 import sft
 import tandem
 import tokenizer
@@ -119,6 +120,9 @@ def test_p_stays_for_its_share_of_the_updates_and_ends_where_it_is_told():
     early = Config(steps=201, p=0.5, p_end=1.0, p_from=0.0)
     assert [tandem.p_at(early, step) for step in (0, 100, 200)] == [0.5, 0.75, 1.0]
     assert {tandem.p_at(Config(steps=201, p=0.3), step) for step in (0, 100, 200)} == {0.3}
+    short = Config(steps=20, p_end=1.0, p_from=0.96)  # the last update is at p_end in any case
+    assert [tandem.p_at(short, step) for step in (0, 18, 19)] == [0.5, 0.5, 1.0]
+    assert tandem.p_at(Config(steps=1, p_end=1.0), 0) == 1.0
     # the same senior tokens as p = .625 all along
     mean = sum(tandem.p_at(Config(steps=200, p_end=1.0), step) for step in range(200)) / 200
     assert mean == pytest.approx(0.625, abs=0.002)
@@ -134,13 +138,18 @@ def test_an_annealed_run_ends_with_the_senior_alone(command):
 
 # ---- metrics ----
 
-def test_author_stats_by_hand():
+def test_author_stats_by_hand(monkeypatch):
     mask = torch.tensor([[0, 1, 1, 1, 1, 0], [0, 1, 1, 0, 0, 0]]).bool()
     author = torch.tensor([[0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0]]).bool()
     opens = torch.tensor([[0, 1, 0, 1, 0, 0], [0, 1, 1, 1, 0, 0]]).bool()  # the last is no sample
     rows = SimpleNamespace(tokens=torch.zeros(2, 6), mask=mask, author=author, opens=opens)
     assert tandem.author_stats(rows, "word", 0.5) == {
         "p": 0.5, "senior_share": 2 / 6, "redraws": 4, "senior_draws": 1 / 4, "run_length": 6 / 4}
+
+    # another rank, whose senior wrote nothing
+    monkeypatch.setattr(run, "all_sum", lambda x: x + torch.tensor([6, 0, 4, 0]))
+    assert tandem.author_stats(rows, "chunk", 0.125) == {
+        "p": 0.125, "senior_share": 2 / 12, "redraws": 8, "senior_draws": 1 / 8, "run_length": 12 / 8}
 
 
 def test_a_broken_coin_is_noticed_and_a_fair_one_is_not(capsys):
@@ -164,7 +173,8 @@ def test_legibility_drift_and_exact_kl_by_hand(temperature, micro_rows):
     tokens = torch.randint(5, (3, 6), generator=torch.Generator().manual_seed(0))
     mask = [[0, 0, 1, 1, 1, 1], [0, 1, 1, 0, 1, 0], [0, 0, 1, 0, 0, 0]]
     mask = torch.tensor(mask).bool()
-    rows = Rows(tokens, mask, *[torch.zeros(3, 6)] * 2, *[torch.zeros(3)] * 2)
+    problem = torch.tensor([0, 0, 1])  # its chains are not independent
+    rows = Rows(tokens, mask, *[torch.zeros(3, 6)] * 2, torch.arange(3), problem)
     sums = {"legibility": [0.0] * 3, "log_ratio": [0.0] * 3, "kl": [0.0] * 3}
 
     def chances(model, row, t):
@@ -176,11 +186,13 @@ def test_legibility_drift_and_exact_kl_by_hand(temperature, micro_rows):
         sums["legibility"][row] -= math.log(q[token])
         sums["log_ratio"][row] += math.log(p[token] / q[token])
         sums["kl"][row] += sum(a * math.log(a / b) for a, b in zip(p, q))
-    found = tandem.follow(senior, junior, [rows[:2], rows[2:]], temperature, micro_rows)
+    other = rows[2:]
+    other.group = torch.tensor([0])  # a batch counts its problems anew
+    found = tandem.follow(senior, junior, [rows[:2], other], temperature, micro_rows)
     for name, by_chain in sums.items():
         mean = sum(by_chain) / 8
-        squares = ((total - mean * n) ** 2 for total, n in zip(by_chain, (4, 3, 1)))
-        error = math.sqrt(sum(squares)) / 8
+        first, second, third = (total - mean * n for total, n in zip(by_chain, (4, 3, 1)))
+        error = math.hypot(first + second, third) / 8
         assert found[name] == (pytest.approx(mean, abs=1e-5), pytest.approx(error, abs=1e-5))
 
 
@@ -206,6 +218,16 @@ def test_retention_is_handoff_over_solo_on_the_same_problems(monkeypatch):
     found = tandem.measure(graded(2), 4)
     assert found["retention@1"][0] == pytest.approx((1 / 4) / (3 / 4))
     assert found["retention@2"][0] == pytest.approx(0.5 / 1.0)
+
+
+def test_a_team_that_never_succeeds_retains_nothing(monkeypatch):
+    def played(sampler, *_):
+        won = 0.0 if isinstance(sampler, TandemSampler) else 1.0
+        episodes = [{"reward": won, "success": bool(won)}] * 4
+        return {"n": 2, "k": 2, **rollout.summary(episodes, 2)}, [], episodes
+    monkeypatch.setattr(tandem, "evaluate", played)
+    monkeypatch.setattr(tandem, "follow", lambda *_: {})
+    assert tandem.measure(graded(2), 2)["retention@1"] == (0, 0)
 
 
 def test_evaluation_returns_every_metric_of_the_paper():

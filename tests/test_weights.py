@@ -134,6 +134,8 @@ def saved(tmp_path):
     ({"num_hidden_layers": 1}, "no place for: model.layers.1."),
     ({"intermediate_size": 64}, "shape"),
     ({"num_key_value_heads": 2}, "shape"),
+    ({"num_attention_heads": 4, "num_key_value_heads": 3}, "num_key_value_heads = 3 does not divide"),
+    ({"head_dim": 7}, "a head's width is 7"),
     ({"tie_word_embeddings": False}, "lacks the tensor lm_head.weight"),
     ({"model_type": "qwen2"}, "lacks the tensor"),
     ({"model_type": "qwen3"}, "lacks the tensor")])
