@@ -22,9 +22,11 @@ import argparse
 import json
 import resource
 import statistics
+import sys
 
 import torch
 
+import run
 from claims import authors, speed, update
 
 
@@ -135,4 +137,9 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (run.Stop, ValueError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

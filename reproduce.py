@@ -31,7 +31,7 @@ def read_arguments(argv):
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("paper", choices=list(PAPERS))
-    parser.add_argument("--seeds", type=int, default=0, help="how many [10; with --quick 3]")
+    parser.add_argument("--seeds", type=int, help="how many [10; with --quick 3]")
     parser.add_argument("--first-seed", type=int, default=101, help="they count from here [101]")
     parser.add_argument("--quick", action="store_true", help="fewer seeds and arms: half an hour")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a thread each [2]")
@@ -45,7 +45,10 @@ def read_arguments(argv):
     parser.add_argument("--redraw", action="store_true",
                         help="train nothing: table and figure from the results in docs/")
     args = parser.parse_args(argv)
-    args.seeds = args.seeds or (3 if args.quick else 10)
+    if args.seeds is None:
+        args.seeds = 3 if args.quick else 10
+    if args.jobs < 1:
+        parser.error("--jobs is 1 or more")
     if not 1 <= args.seeds <= max(claims.T_95):
         parser.error(f"--seeds is 1 to {max(claims.T_95)}")
     if args.tune and (args.compare != "paper" or args.env != "house"):
@@ -70,7 +73,7 @@ def main(argv=None):
     if args.redraw:
         print(paper.redraw(*more))
         return
-    folder = f"out/reproduce/{args.paper}"
+    folder = f"out/reproduce/{args.paper}{'-quick' if args.quick else ''}"
     os.makedirs(folder, exist_ok=True)
     if args.tune:
         paper.tune(folder, args.jobs)
@@ -80,6 +83,7 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
+    os.chdir(os.path.dirname(os.path.abspath(__file__)))  # wherever you call it from
     try:
         main()
     except KeyboardInterrupt:

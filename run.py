@@ -218,17 +218,19 @@ def cell(pair, n):
     return f"{mean:.3f} +- {half:.3f}"
 
 
-ALIKE = ("senior", "lora", "steps", "prompts", "group", "lr", "temperature", "max_new", "context",
-         "rows", "micro_rows")  # options that two methods must share to be compared
+# options that two methods must share to be compared
+ALIKE = ("data", "level", "text", "turns", "tokenizer", "senior", "lora", "layers", "width",
+         "skill", "target", "warm_steps", "sft_lr", "sft_rows", "steps", "prompts", "group", "lr",
+         "minibatches", "clip", "temperature", "max_new", "context", "rows", "micro_rows",
+         "final_split", "test_problems", "test_chains")
 
 
 def print_next(r, *others):
     """Print how long it took, and what to do next: look at the run, or train by another method."""
     cfg = r.cfg
-    data = f" --data {shlex.quote(cfg.data)}" if cfg.data else ""
     print(f"{r.seconds:.0f} s to the end of training, {time.time() - r.began:.0f} s with this table"
           f"\n\nnext:\n  python sample.py {shlex.quote(cfg.out)}")
     same = "".join(f" {flag(name)} {shlex.quote(str(getattr(cfg, name)))}" for name in ALIKE
                    if getattr(cfg, name, None) != getattr(type(cfg), name, None))
     for method in others:
-        print(f"  python train.py --method {method} --env {cfg.env} --seed {cfg.seed}{data}{same}")
+        print(f"  python train.py --method {method} --env {cfg.env} --seed {cfg.seed}{same}")

@@ -44,7 +44,7 @@ def watch(args):
         return found
     env.reset_many, env.step_many = shown_reset, shown_step
     task = args.seed % (env.first.tasks(args.split) or args.seed + 1)
-    how = Sampling(temperature=args.temperature if args.temperature >= 0 else 1.0)
+    how = Sampling(temperature=1.0 if args.temperature is None else args.temperature)
     streams = [(args.seed, "watch", task)]
     _, (episode,) = rollout(Sampler(model, 1), env, tok, [task], args.split, streams, how)
     won = "won" if succeeded(episode) else "lost"
@@ -56,12 +56,12 @@ def look(args):
     if args.html:
         pages.check(args.html)
     method, r = train.reopen(args.run, final_split=args.split, seed=args.seed)
-    if args.temperature >= 0:
+    if args.temperature is not None:
         r.cfg.temperature = args.temperature
     if args.html:
         pages.write(args.html, method, r, args)
     else:
-        method.show(r, max(1, args.n))
+        method.show(r, args.n)
 
 
 def read_arguments(argv):
@@ -70,7 +70,7 @@ def read_arguments(argv):
     parser.add_argument("run", nargs="?", help="a run's output folder")
     parser.add_argument("--n", type=int, default=3, help="how many tasks [3]")
     parser.add_argument("--split", default="test", choices=envs.SPLITS, help="[test]")
-    parser.add_argument("--temperature", type=float, default=-1.0,
+    parser.add_argument("--temperature", type=float,
                         help="of a policy's samples; 0: greedy [as trained]")
     parser.add_argument("--seed", type=int, default=0,
                         help="of the draws, or which task is played [0]")
@@ -88,6 +88,10 @@ def read_arguments(argv):
         parser.error("give a run's output folder, or --env NAME with either --play or --agent CKPT")
     if args.html and args.env:
         parser.error("--html is of a run's output folder")
+    if args.n < 1:
+        parser.error("--n is 1 or more")
+    if args.temperature is not None and not 0 <= args.temperature <= 1000:
+        parser.error("--temperature is 0 to 1000")
     return args
 
 
@@ -104,6 +108,9 @@ def main(argv=None):
     except run.Stop as stop:
         print(f"error: {stop}", file=sys.stderr)
         return stop.code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except OverflowError as error:  # a run of another world, say
         print(f"error: a prompt does not fit the model: {error}", file=sys.stderr)
         return 2

@@ -39,8 +39,8 @@ class ModelConfig(run.Config):
     """Model and warm start"""
     tokenizer: str = "trained"  # trained (on the world's text), or tiktoken's name of one: gpt2
     context: CountOr0 = 0  # tokens an episode may take; 0: the world's own default
-    layers: Layers = 2  # of the model that is trained
-    width: Width = 96  # of the model that is trained
+    layers: Layers = 2  # of the model that is trained, where it is made here
+    width: Width = 96  # of the model that is trained, where it is made here
     cache: str = "out/warm"  # folder where warm starts are kept
     sft_lr: Rate = 2e-3  # AdamW's learning rate on demonstrations
     sft_rows: Count = 32  # demonstrations a step
@@ -238,6 +238,8 @@ def starting_points(cfg, env, device, roles, twice=False):
                        f"{' and '.join(given)} must share one")
     shapes = {role: found[role][1] if role in found
               else small_config(tok.n_vocab, wished, *start[:2]) for role, start in roles.items()}
+    for role, path in given.items():
+        check_shape(cfg, role, path, shapes[role])
     check_memory(cfg, env, device, shapes, roles, twice)
     if not cfg.resume:
         context = min([wished, *(shape.context for shape in shapes.values())])
@@ -247,6 +249,21 @@ def starting_points(cfg, env, device, roles, twice=False):
             for i, recipe in enumerate(recipes)]
     made = dict(zip(wanted, cached_side_by_side(jobs, cfg.cache, device)))
     return tok, {role: given.get(role) or made[role] for role in roles}
+
+
+def check_shape(cfg, role, path, shape):
+    """Stop when you asked for a size that the given model does not have. Public weights take a
+    shorter context."""
+    own = {"junior": "junior_", "teacher": "teacher_"}.get(role, "")
+    asked = {"context": cfg.context} if not weights.is_folder(path) else {}
+    for name in ("layers", "width"):
+        value = getattr(cfg, own + name)
+        asked[own + name] = 0 if value == getattr(type(cfg), own + name) else value
+    for name, value in asked.items():
+        has = getattr(shape, name.removeprefix(own))
+        if value and value != has:
+            raise run.Stop(f"{run.flag(name)} {value}, but {path} has {has}; "
+                           f"leave out {run.flag(name)}")
 
 
 def check_skill(cfg, env, skill):

@@ -187,6 +187,8 @@ def setup(cfg):
     grpo.check(cfg)
     if cfg.kl_to == "junior" and not cfg.kl:
         raise run.Stop("--kl-to junior needs a weight, as in --kl 0.2")
+    if -1 < cfg.p_end < 0:
+        raise run.Stop(f"--p-end {cfg.p_end} is no share; give 0 to 1, or -1 for none")
     env = open_env(cfg)
     if cfg.junior_skill == "junior" and "junior" not in env.first.targets:
         # a world of one notation: a junior made here is the smaller model

@@ -33,9 +33,11 @@ def write(path, found):
 
 
 def finished(out):
-    """The result of a run; None when it has none yet."""
-    path = os.path.join(out, "result.json")
-    return read(path) if os.path.exists(path) else None
+    """The result of a run; None when it has none yet, or half of one."""
+    try:
+        return read(os.path.join(out, "result.json"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def updates(out):
@@ -46,9 +48,25 @@ def updates(out):
 
 def train(options, out):
     """Run one train.py command, or go on with it, unless it is done -> its result"""
+    check_same(options, out)
     if finished(out) is None:
         call(["train.py", *options, f"--out={out}", "--threads=1", "--resume"], out + ".log")
     return finished(out)
+
+
+def check_same(options, out):
+    """Ends the program when the folder holds a run that was made with other options."""
+    import run  # only here: they load torch
+    from train import read_options
+    if not os.path.exists(os.path.join(out, "config.json")):
+        return
+    made = run.read_config(out)
+    wanted = run.as_json(read_options(options)[1])
+    for name in wanted:
+        typed = any(option.split("=")[0] == run.flag(name) for option in options)
+        if typed and made.get(name) != wanted[name]:
+            sys.exit(f"{out} was made with {run.flag(name)} {made.get(name)}, not {wanted[name]}; "
+                     "move it away and run this again")
 
 
 def call(command, log):

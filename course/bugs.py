@@ -113,6 +113,8 @@ def main(argv):
         print(f"{name}: {bug['is']}\ngiven away by {bug['tell']}\n\nthe tests that fail:\n")
         print(grading("DIR", bug))
         return
+    if not shutil.which("git") and not shutil.which("patch"):
+        sys.exit("error: to plant a bug you need git or patch; install one of them")
     copy_project(argv[1])
     problem = plant(name, argv[1])
     if problem:

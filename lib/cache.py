@@ -54,7 +54,11 @@ def locked(path):
     with open(path, "w") as file:
         try:
             import fcntl
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for another process, which holds {path}", file=sys.stderr)
+                fcntl.flock(file, fcntl.LOCK_EX)
         except ImportError:
             pass
         yield

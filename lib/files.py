@@ -28,20 +28,31 @@ def write(path, text):
 
 
 def read_config(out):
-    """The options in the folder's config.json; None when no run has begun there."""
-    path = os.path.join(out, "config.json")
-    if not os.path.exists(path):
+    """The options in the folder's config.json, or in its checkpoint where that file is lost; None
+    when no run has begun there."""
+    path, why = os.path.join(out, "config.json"), "it is gone"
+    if os.path.exists(path):
+        try:
+            with open(path, encoding="utf-8") as file:
+                stored = json.load(file)
+            if isinstance(stored["method"], str):
+                return stored
+            why = f"method {stored['method']}"
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            why = f"{type(error).__name__}: {error}"
+    state, _ = load_last(out)
+    if state is None and not os.path.exists(path):
         return None
-    try:
-        with open(path, encoding="utf-8") as file:
-            stored = json.load(file)
-        stored["method"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise Stop(f"{path} cannot be read ({type(error).__name__}: {error}); "
-                   "choose another --out") from None
-    return stored
+    if state is None:
+        raise Stop(f"{path} cannot be read ({why}); choose another --out")
+    print(f"warning: {path} cannot be read ({why}); the checkpoint has the options too",
+          file=sys.stderr)
+    return state["options"]
 
 
+# what a kill can leave behind: half of a file of ours
+HALF = re.compile(r"(ckpt\.pt\.\d+|config\.json|result\.json|metrics\.jsonl|samples\.txt)\.tmp")
+LOCK = re.compile(r"lock\.\d+")
 LOCKS = []  # open files: their locks last until they are closed, or this process dies in any way
 
 
@@ -49,27 +60,30 @@ def claim_folder(cfg):
     """Make the run's folder and hold it. Stop when another process holds it, when it cannot be
     written to, or when a new run finds anything in it."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    own = os.path.join(cfg.out, f"lock.{rank}")
     try:
         os.makedirs(cfg.out, exist_ok=True)
-        lock(os.path.join(cfg.out, f"lock.{rank}"))
+        strange = not os.path.exists(own)
+        lock(own)
         if rank:
             return
         for name in os.listdir(cfg.out):  # ranks of an earlier run may have outlived their launcher
-            if name.startswith("lock.") and int(name[5:]) >= world:
+            if LOCK.fullmatch(name) and int(name[5:]) >= world:
                 lock(os.path.join(cfg.out, name))
-        for name in os.listdir(cfg.out):  # half of a file that a kill left behind
-            if name.endswith(".tmp"):
-                os.remove(os.path.join(cfg.out, name))
-        held = [name for name in os.listdir(cfg.out) if not name.startswith("lock.")]
+        for name in filter(HALF.fullmatch, os.listdir(cfg.out)):
+            os.remove(os.path.join(cfg.out, name))
+        held = [name for name in os.listdir(cfg.out) if not LOCK.fullmatch(name)]
         tempfile.TemporaryFile(dir=cfg.out).close()  # can you write there?
     except OSError as error:
         raise Stop(f"cannot write to {cfg.out} ({error.strerror}); choose another --out") from None
     if cfg.resume:
         return
-    if "config.json" in held:
+    if "config.json" in held or "ckpt.pt" in held:
         raise Stop(f"{cfg.out} holds a run already; add --resume to continue it, "
                    "or choose another --out")
     if held:
+        if strange:  # leave nothing in a folder that is not a run's
+            os.remove(own)
         raise Stop(f"{cfg.out} is not empty and holds no run; choose another --out")
 
 
@@ -181,8 +195,9 @@ def load(path):
                 raise ValueError("a checksum is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise Stop(f"no checkpoint at {path}; it takes a run's folder on your disk, or a folder of "
-                   "public weights") from None
+        seen = "" if os.path.isabs(path) else f" (seen from {os.getcwd()})"
+        raise Stop(f"no checkpoint at {path}{seen}; it takes a run's folder on your disk, or a "
+                   "folder of public weights") from None
     except Exception as error:  # a file that was cut, or is of something else, fails in many ways
         why = str(error).split("\n")[0][:100] or type(error).__name__
         raise Stop(f"{path} is no checkpoint that can be read ({why})") from None
@@ -210,6 +225,8 @@ def load_last(out):
     for p in found:
         try:
             state = load(p)
+            if not isinstance(state, dict) or "options" not in state:
+                raise Stop(f"{p} is no checkpoint of a run")
         except Stop as error:
             print(f"warning: {error}", file=sys.stderr)
             continue

@@ -82,6 +82,10 @@ def resume(method, cfg):
     """Options of a run -> its Run at the last checkpoint, with the bits it would have had."""
     state, path = run.load_last(cfg.out)
     if state is None:  # it was stopped before its first checkpoint
+        updates = len(run.read_log(cfg.out))
+        if updates:
+            raise run.Stop(f"{cfg.out} has a log of {updates} updates and no checkpoint; "
+                           "move the folder away and start again")
         r = method.setup(cfg)
     else:
         for name, value in run.as_json(cfg).items():
@@ -97,12 +101,7 @@ def resume(method, cfg):
 
 
 def announce_changes(r, state):
-    """Stop when the run would go on with other data or models; say so when only bits may differ."""
-    now = made_of(r)
-    for name, content in state["made_of"].items():
-        if now.get(name) != content:
-            raise run.Stop(f"{name} of this run changed since its last checkpoint; put it back "
-                           "as it was, or start a new run with another --out")
+    """Say so when the numbers may differ in their last bits."""
     for name, was, here in (("threads", state["threads"], torch.get_num_threads()),
                             ("ranks", state["world"], r.world),
                             ("compile", state["compiled"], r.compiled)):
@@ -123,8 +122,9 @@ def readable(path):
 
 
 def from_checkpoint(method, cfg, state, path):
-    """Set a run up from its checkpoint: no warm start is made, its own weights are at `path`."""
-    options = dataclasses.replace(cfg)
+    """Set a run up from its checkpoint: its own weights are at `path`, and another model's warm
+    start is made again if it is gone. Stop when data or models are not those of the run."""
+    options = dataclasses.replace(cfg, seed=state["options"]["seed"])
     for role, origin in state["origins"].items():
         if weights.is_folder(origin) or readable(origin):  # else it is made again, and compared
             setattr(options, role, origin)
@@ -137,4 +137,9 @@ def from_checkpoint(method, cfg, state, path):
     except (KeyError, ValueError, RuntimeError, TypeError) as error:
         why = str(error).split("\n")[0]
         raise run.Stop(f"{path} is no checkpoint of this run ({why})") from None
+    now = made_of(r)
+    for name, content in state["made_of"].items():
+        if now.get(name) != content:
+            raise run.Stop(f"{name} of this run changed since its last checkpoint; put it back "
+                           "as it was, or start a new run with another --out")
     return r

@@ -4,4 +4,5 @@
 # Result: out/reproduce/atod/{table.md,results.json,atod.png}, as in docs/atod.md: ATOD ends at .80 of
 # test houses, its teacher stands at .68, GRPO alone ends at .75, distillation alone at .62.
 set -e
+cd "$(dirname "$0")/.."
 python reproduce.py atod --seeds 3 --first-seed 4 "$@"

@@ -5,4 +5,5 @@
 # Result: out/reproduce/tandem/{table.md,results.json,tandem.png}. It has not been run in full yet;
 # docs/tandem.md shows an earlier comparison on three seeds.
 set -e
+cd "$(dirname "$0")/.."
 python reproduce.py tandem "$@"

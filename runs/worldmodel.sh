@@ -4,4 +4,5 @@
 # Result: out/reproduce/worldmodel/{results.md,results.json,worldmodel.png}, as in docs/worldmodel.md:
 # strict imagines 10 to 25 steps better than leaky (+.07 +- .04) and stateless (+.02 +- .02).
 set -e
+cd "$(dirname "$0")/.."
 python reproduce.py worldmodel --seeds 3 --first-seed 1 "$@"

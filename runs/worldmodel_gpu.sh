@@ -3,6 +3,7 @@
 # ScienceWorld's 30 tasks: bash runs/worldmodel_gpu.sh scienceworld
 # Time and result: unknown, it was never run.
 set -e
+cd "$(dirname "$0")/.."
 python -c 'import sys, torch; torch.cuda.is_available() or sys.exit("this experiment needs a GPU")'
 case "${1:-textworld}" in
   scienceworld) env=scienceworld levels=3; shift ;;

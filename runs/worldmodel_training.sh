@@ -4,4 +4,5 @@
 # starts.
 # Result: out/reproduce/worldmodel/training.{md,json}, as in docs/worldmodel.md: the two are alike.
 set -e
+cd "$(dirname "$0")/.."
 python reproduce.py worldmodel --seeds 3 --first-seed 1 --compare training "$@"

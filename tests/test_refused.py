@@ -60,6 +60,9 @@ TANDEM = {
     "unknown reference": ("--kl-to x", "warm"),
     "no weight of a penalty": ("--kl-to junior", "--kl"),
     "p above 1": ("--p 1.5", "--p"),
+    "a last p that is no share": ("--p-end -0.5", "--p-end -0.5 is no share"),
+    "layers that the senior has not": ("--senior sums.pt --layers 3", "--layers 3, but sums.pt has"),
+    "context that the senior has not": ("--senior sums.pt --context 48", "--context 48, but sums.pt"),
     "junior's width": ("--junior-width 40", "--junior-width"),
     "junior of another vocabulary": ("--senior sums.pt --junior guess.pt", "vocabulary"),
     "junior of another context": ("--senior sums.pt --junior short.pt --max-new 4", "contexts")}

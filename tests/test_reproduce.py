@@ -570,6 +570,21 @@ def test_a_grpo_run_is_graded_by_another_junior(command, tmp_path, monkeypatch):
     assert claims.tandem.regrade("o", "graded", {"junior_skill": "graded"}) == found
 
 
+def test_results_that_other_options_made_are_not_taken_for_these(command, tmp_path):
+    """--quick, then --tune, then the whole comparison: its folders must not be mixed."""
+    options = ["--method=grpo", "--warm-steps=2", "--layers", "1", "--lr=0.5", "--steps=2"]
+    (tmp_path / "o").mkdir()
+    assert claims.finished(str(tmp_path / "o")) is None
+    (tmp_path / "o/result.json").write_text('{"cut')
+    assert claims.finished(str(tmp_path / "o")) is None
+    (tmp_path / "o/config.json").write_text(json.dumps(
+        {"method": "grpo", "warm_steps": 2, "layers": 1, "lr": 0.5, "steps": 2}))
+    claims.check_same(options, str(tmp_path / "o"))
+    claims.check_same(options, str(tmp_path / "none"))
+    with pytest.raises(SystemExit, match="o was made with --lr 0.5, not 0.25; move it away"):
+        claims.check_same([*options, "--lr=0.25"], str(tmp_path / "o"))
+
+
 # ---- figures ----
 
 def is_picture(path):

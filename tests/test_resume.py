@@ -197,6 +197,25 @@ def test_whatever_became_of_the_metrics_they_are_as_they_were(command, straight)
         assert outcome("straight") == expected and path.read_bytes() == whole
 
 
+@pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_text('{"meth')],
+                         ids=["gone", "cut"])
+def test_a_run_that_lost_its_config_goes_on_from_what_the_checkpoint_says(command, stopped, damage):
+    damage(Path("o/config.json"))
+    code, _, err = command(*MOVING["sft"])
+    assert code == 2 and "--resume" in err  # it is a run still
+    code, _, err = command("--resume")
+    assert code == 0 and "config.json cannot be read" in err and outcome() == stopped
+
+
+def test_a_log_without_a_checkpoint_is_not_overwritten(command, stopped):
+    for path in Path("o").glob("ckpt.pt*"):
+        path.unlink()
+    log = Path("o/metrics.jsonl").read_bytes()
+    code, _, err = command("--resume")
+    assert code == 2 and "a log of 3 updates and no checkpoint" in err and len(errors(err)) == 1
+    assert Path("o/metrics.jsonl").read_bytes() == log
+
+
 def test_a_damaged_warm_start_of_a_run_is_made_again(command, monkeypatch):
     cache = ("--cache", "own")
     assert command(*MOVING["tandem"], *cache, "--out", "straight")[0] == 0
@@ -235,8 +254,7 @@ def test_metrics_beyond_the_checkpoint_are_cut(command, stopped):
 
 
 def test_samples_beyond_the_checkpoint_are_not_written_twice(command, stopped):
-    Path("o/ckpt.pt").unlink()  # back to step 2, at which samples were written
-    Path("o/ckpt.pt.previous").unlink()
+    Path("o/ckpt.pt").unlink()  # back to the start; samples were written at step 2
     assert command("--resume")[0] == 0
     assert Path("o/samples.txt").read_text() == Path("straight/samples.txt").read_text()
 

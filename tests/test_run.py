@@ -138,14 +138,21 @@ def test_a_folder_that_holds_anything_is_not_claimed(tmp_path):
     claim()
     assert not out.exists()  # a run that was refused leaves nothing
     out.mkdir(parents=True)
-    (out / "left.tmp").write_text("of a write that was cut short")
+    (out / "config.json.tmp").write_text("of a write that was cut short")
     claim()
-    assert not (out / "left.tmp").exists()
+    assert not (out / "config.json.tmp").exists()
     out.mkdir(parents=True)
-    (out / "notes.txt").write_text("precious")
+    for precious in ("notes.txt", "thesis.tmp", "lock.foo"):
+        (out / precious).write_text("precious")
     with pytest.raises(run.Stop, match="holds no run"):
         claim()
     run.release_folder()
+    assert not (out / "lock.0").exists()
+    cfg.resume = True
+    claim()
+    cfg.resume = False
+    (out / "lock.0").unlink()
+    assert sorted(x.name for x in out.iterdir()) == ["lock.foo", "notes.txt", "thesis.tmp"]
     (out / "config.json").write_text("{}")
     with pytest.raises(run.Stop, match="--resume"):
         claim()
@@ -221,10 +228,27 @@ def test_the_log_is_again_what_it_was_at_a_checkpoint_whatever_became_of_it(tmp_
 
 def test_a_config_that_cannot_be_read_is_one_line(tmp_path):
     assert run.read_config(str(tmp_path)) is None
-    for text in ("", "[]", "{}", "null", '{"meth'):
+    for text in ("", "[]", "{}", "null", '{"meth', '{"method": ["tandem"]}'):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(run.Stop, match="config.json cannot be read"):
             run.read_config(str(tmp_path))
+
+
+def test_options_that_are_lost_are_in_the_checkpoint_too(tmp_path, capsys):
+    options = {"method": "grpo", "lr": 0.5}
+    run.save(str(tmp_path / "ckpt.pt"), {"options": options})
+    for _ in range(2):  # lost, then cut
+        assert run.read_config(str(tmp_path)) == options
+        assert "config.json cannot be read" in capsys.readouterr().err
+        (tmp_path / "config.json").write_text('{"meth')
+
+
+@pytest.mark.parametrize("state", [[1], {"model": 1}, 3])
+def test_a_file_that_is_no_runs_checkpoint_is_refused(state, tmp_path, capsys):
+    run.save(str(tmp_path / "ckpt.pt"), state)
+    with pytest.raises(run.Stop, match="no checkpoint in .* can be read"):
+        run.load_last(str(tmp_path))
+    assert "is no checkpoint of a run" in capsys.readouterr().err
 
 
 # ---- checkpoints ----
@@ -232,21 +256,21 @@ def test_a_config_that_cannot_be_read_is_one_line(tmp_path):
 def test_a_checkpoint_is_written_whole_and_the_one_before_is_kept(tmp_path):
     path = str(tmp_path / "ckpt.pt")
     for step in (1, 2, 3):
-        run.save(path, {"step": step}, keep_previous=True)
-    assert run.load(path) == {"step": 3} and run.load(path + ".previous") == {"step": 2}
+        run.save(path, {"options": {}, "step": step}, keep_previous=True)
+    assert run.load(path) == {"options": {}, "step": 3} and run.load(path + ".previous") == {"options": {}, "step": 2}
     assert not list(tmp_path.glob("*.tmp"))
-    assert run.load_last(str(tmp_path))[0] == {"step": 3}
+    assert run.load_last(str(tmp_path))[0] == {"options": {}, "step": 3}
 
 
 def test_an_unreadable_checkpoint_is_put_aside_before_the_next_save(tmp_path, capsys):
     path = tmp_path / "ckpt.pt"
     for step in (1, 2):
-        run.save(str(path), {"step": step}, keep_previous=True)
+        run.save(str(path), {"options": {}, "step": step}, keep_previous=True)
     path.write_bytes(b"PK")
-    assert run.load_last(str(tmp_path))[0] == {"step": 1}
+    assert run.load_last(str(tmp_path))[0] == {"options": {}, "step": 1}
     assert "warning" in capsys.readouterr().err
     assert Path(str(path) + ".corrupt").read_bytes() == b"PK" and not path.exists()
-    assert run.load_last(str(tmp_path))[0] == {"step": 1}
+    assert run.load_last(str(tmp_path))[0] == {"options": {}, "step": 1}
     assert run.load_last(str(tmp_path / "none"))[0] is None
 
 

@@ -117,6 +117,30 @@ def test_what_a_checkpoint_alone_holds_can_be_seen_too(command, capsys):
     assert json.loads(Path("o/config.json").read_text())["seed"] == 0
 
 
+def test_a_junior_that_is_gone_is_made_again_and_another_in_its_place_is_refused(command, capsys):
+    cache = ("--cache", "warm")
+    assert command(*MOVING["tandem"], *cache, "--seed", "3")[0] == 0
+    path, = Path("warm").glob("junior-*.pt")
+    capsys.readouterr()
+    assert sample.main(["o", "--n", "1"]) == 0
+    shown = capsys.readouterr().out
+    path.unlink()
+    assert sample.main(["o", "--n", "1"]) == 0  # its seed is 0, the run's 3
+    assert capsys.readouterr().out.endswith(shown)
+    state = run.load(str(path))
+    state["model"] = {name: x + 0.1 for name, x in state["model"].items()}
+    run.save(str(path), state)
+    assert sample.main(["o", "--n", "1"]) == 2
+    assert "the junior of this run changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--n 0", "--temperature -1", "--temperature nan"])
+def test_numbers_of_nonsense_are_refused(option, capsys):
+    with pytest.raises(SystemExit):
+        sample.main(["o", *option.split()])
+    assert option.split()[0] in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_model_that_is_no_run_cannot_be_looked_at(command, cache, capsys):
     assert command(*MOVING["grpo"], "--cache", "warm")[0] == 0
     warm, = Path("warm").glob("*.pt")
