@@ -145,7 +145,7 @@ def rollouts(w, examples, steps):
                             ("recall", lambda f, needed: coverage(f.next_state or (), needed))):
             table[name].append([score(f, t.needed) if t.needed else math.nan for f, t in pairs])
         table["formed"].append([float(None not in (f.state, f.next_state)) for f in found])
-        words = words or [sum(map(len, f.state or ())) for f in found]
+        words = words or [len(w.state_text(f.state or ()).split()) for f in found]
     return {**{name: torch.tensor(x).T for name, x in table.items()}, "words": torch.tensor(words)}
 
 

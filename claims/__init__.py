@@ -110,10 +110,10 @@ def slug(*parts):
 
 
 def tune(folder, jobs, points, options_of, scores_of, seconds, seeds=(99, 100)):
-    """Run every arm at every point of its grid, on seeds that are not reported, and choose -> the
-    best settings of each arm; writes tuning.json. points: {arm: [{"lr": ..., "kl": ...}]};
-    options_of(arm, seed, point): of train.py; scores_of(result): {name: number}, whose sum is the
-    criterion."""
+    """Run every arm at every point of its grid, on seeds that are not reported, choose the best
+    settings of each arm and write tuning.json -> {(arm, seed, point): result}. points: {arm:
+    [{"lr": ..., "kl": ...}]}; options_of(arm, seed, point): of train.py; scores_of(result): {name:
+    number}, whose sum is the criterion."""
     cells = [(arm, seed, i) for arm, grid in points.items() for i in range(len(grid))
              for seed in seeds]
 
@@ -132,6 +132,7 @@ def tune(folder, jobs, points, options_of, scores_of, seconds, seeds=(99, 100)):
     best = {arm: choose(grid, points[arm][0]) for arm, grid in lines.items()}
     write(f"{folder}/tuning.json", {"seeds": seeds, "best": best, "grid": lines})
     print(json.dumps(best, indent=1))
+    return done
 
 
 def tuning(folder, docs):

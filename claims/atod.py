@@ -1,5 +1,7 @@
 """ATOD against its parts, its baselines and its teacher, on the house: arms, table, figure. See
 reproduce.py."""
+import os
+
 import claims
 from claims import cell, head, interval, over, plot, read, row, side_by_side, slug, updates, verdict
 
@@ -27,7 +29,7 @@ ROWS = (  # of claims/README.md: arm, against, metric, kind, the paper
 FACTORS = {
     "as it is": "",
     "a habit in every turn": "--student-player restless",
-    "teacher at .55": "--teacher-target 0.55",
+    "teacher at .55": "--teacher-target 0.55",  # that is what its demonstrations end at: no reward
     "teacher at .8": "--teacher-target 0.8",
     "annealed for a quarter": "--anneal 0.25",
     "annealed to the end": "--anneal 1",
@@ -39,7 +41,8 @@ PAPER = {"GRPO": "33.2 / 40.3 / 68.9", "OPD": "67.7 / 64.9 / 68.1", "ATOD": "70.
          "teacher": "68.9"}  # 0.6B / 1.7B / 4B, average
 COLUMNS = {"success": "sampled", "greedy": "greedy", "turns": "turns",
            "last look": "valid, last look", "best look": "best look",
-           "zero variance": "zero-variance groups", "seconds": "seconds of updates"}
+           "zero variance": "zero-variance groups", "A_opd": "size of distillation",
+           "seconds": "seconds of updates"}
 
 
 def command(arm, seed, settings, *more):
@@ -54,7 +57,8 @@ def metrics_of(result, curve):
             "best look": max(success for success, _ in result["looks"]),
             "last look": result["looks"][-1][0],
             "seconds": sum(times.values()) - times["time_environment"],  # which is in the rollout's
-            "zero variance": sum(line["zero_variance"] for line in curve) / len(curve)}
+            **{column: sum(line[name] for line in curve) / len(curve)
+               for name, column in (("zero_variance", "zero variance"), ("A_opd", "A_opd"))}}
 
 
 def player(result, column):
@@ -95,6 +99,7 @@ def figure(results, path):
         return
     names = {"ATOD": "ATOD: annealed", "GRPO": "reward alone (GRPO)", "fixed mix": "a fixed mix",
              "OPD": "teacher alone (OPD)", "student": "before training"}
+    names = {arm: name for arm, name in names.items() if arm in results}
     fig, ax = plt.subplots(layout="constrained")
     teacher, _ = interval([r["success"] for r in results["teacher"]])
     ax.axvline(teacher, color=plot.RED, ls="--")
@@ -124,6 +129,8 @@ def draw(found, picture):
 
 def redraw(compare="paper"):
     if compare == "tdur":
+        if not os.path.exists("docs/atod/tdur.json"):
+            return "there is no docs/atod/tdur.json: reproduce.py atod --compare tdur makes it"
         return draw_factors(read("docs/atod/tdur.json"), "docs/atod/tdur.png")
     return draw(read("docs/atod/results.json"), "docs/atod/atod.png")
 
@@ -153,6 +160,8 @@ def factors(folder, seeds, jobs):
     done = side_by_side(run_cell, cells, jobs, folder_of, SECONDS)
     results = {name: {arm: [player(done[name, arm, seed], "after")["success"] for seed in seeds]
                       for arm in WEIGHED} for name in FACTORS}
+    for name, arms in results.items():
+        arms["teacher"] = [player(done[name, "ATOD", seed], "teacher")["success"] for seed in seeds]
     found = {"seeds": seeds, "settings": best, "results": results}
     claims.write(f"{folder}/tdur.json", found)
     text = draw_factors(found, f"{folder}/tdur.png")
@@ -163,11 +172,12 @@ def factors(folder, seeds, jobs):
 def draw_factors(found, path):
     """What tdur.json holds -> its table; draws the differences and their intervals."""
     lines = [f"**T-DUR against uniform weights**, success, mean{over(found['seeds'])}\n",
-             *head("", *WEIGHED, "difference")]
+             *head("", "teacher", *WEIGHED, "difference")]
     gaps = {}
     for name, arms in found["results"].items():
         gaps[name] = [a - b for a, b in zip(*(arms[arm] for arm in WEIGHED))]
-        lines.append(row(name, *(cell(arms[arm]) for arm in WEIGHED), cell(gaps[name], "+")))
+        shown = (cell(arms[arm]) for arm in ("teacher", *WEIGHED))
+        lines.append(row(name, *shown, cell(gaps[name], "+")))
     plt = plot.pyplot()
     if plt is not None:
         fig, ax = plt.subplots(layout="constrained")

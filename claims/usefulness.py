@@ -5,10 +5,12 @@ action alone, by one decoder that grew up with none of the arms.
 
 state.F1 counts the facts that the next observation needs, so a state that remembers more loses
 precision. This asks what a state is good for. The decoder is a fresh model of the run's size. It
-learns to say the next observation from the true minimal state (the fewest facts that the
-observation needs) on training games, supervised. It is made once a seed, and is the same for all
-arms of that seed. Writes usefulness.json into the run's folder: obs.F1 with the run's states, with
-the true minimal states (the ceiling), and with no state (the floor).
+learns to say the next observation from true states on training games, supervised: the fewest facts
+that the observation needs, and more or fewer of the other true facts, which it learns not to say.
+It is made once a seed, and is the same for all arms of that seed. Writes usefulness.json into the
+run's folder: obs.F1 with the run's states, with the true minimal states (the ceiling), with as many
+true facts as a state holds (a state that remembers all; it should be as good), and with no state
+(the floor).
 """
 import argparse
 import dataclasses
@@ -31,13 +33,26 @@ from sampler import Sampler
 STEPS = 1000  # of the decoder, with the rows and the learning rate of the run's warm start
 
 
+def remembers(w, moment, share, rng):
+    """A true state: what the observation needs, and a share of the other facts as far as they fit
+    -> its ids"""
+    others = sorted(moment.facts - moment.needed)
+    rng.shuffle(others)
+    facts = set(moment.needed)
+    for fact in others[:round(share * min(len(others), w.max_state))]:
+        more = record.ordered(facts | {fact}, w.language.PREDICATES)
+        if len(w.tok.encode(w.state_text(more))) < w.max_state:
+            facts.add(fact)
+    return record.as_many_as_fit(w, facts, rng)
+
+
 def lessons(w, worlds, step, rows, seed):
-    """A true minimal next state and the action -> the observation: [(prompt ids, answer ids)]"""
+    """A true next state and the action -> the observation: [(prompt ids, answer ids)]"""
     tasks = [seed * 10**7 + step * rows + i for i in range(rows)]
     rng, made = random.Random(f"decoder {seed} {step}"), []
     for example in record.examples(worlds, tasks, "train", f"decoder {seed}"):
         after = example.future[0]
-        state = record.as_many_as_fit(w, after.needed, rng)
+        state = remembers(w, after, rng.random(), rng)
         answer = w.tok.encode(after.text) + [w.tok.end_id]
         made.append((w.decode_prompt(state, after.action), answer))
     return made
@@ -60,12 +75,14 @@ def decoder_of(r, steps=STEPS):
     return decoder
 
 
+def state_ids(w, facts):
+    return w.tok.encode(w.state_text(facts))[:w.max_state]
+
+
 def obs_f1(decoder, examples, states):
-    """The mean obs.F1 of what the decoder says; states: lists of facts."""
-    prompts = []
-    for example, state in zip(examples, states):
-        ids = decoder.tok.encode(decoder.state_text(state))[:decoder.max_state]
-        prompts.append(decoder.decode_prompt(ids, example.future[0].action))
+    """The mean obs.F1 of what the decoder says; states: the ids of each."""
+    prompts = [decoder.decode_prompt(state, example.future[0].action)
+               for example, state in zip(examples, states)]
     streams, scores = [("usefulness", i) for i in range(len(prompts))], []
     for first in range(0, len(prompts), 256):
         part = slice(first, first + 256)
@@ -77,19 +94,23 @@ def obs_f1(decoder, examples, states):
 
 
 def measure(folder):
-    """A run's folder -> {"usefulness", "ceiling", "floor"}"""
-    _, r = train.reopen(folder)
+    """A run's folder -> {"usefulness", "ceiling", "all facts", "floor"}"""
+    module, r = train.reopen(folder)
+    if module is not worldmodel:
+        raise run.Stop(f"{folder} is a run of {r.cfg.method}, not a world model's")
     if r.cfg.formulation == "stateless":
         raise run.Stop(f"{folder}: a stateless model has no states")
     examples = worldmodel.held_out(r, r.cfg.final_split, r.cfg.test_problems or 300, 1)
     w, predicates = worldmodel.asked_as(r.w, r.cfg.formulation), r.w.language.PREDICATES
     minds = w.form.begin(w, [e.past for e in examples])
     steps = w.form.imagine(w, minds, [e.future[0].action for e in examples])
-    decoder = decoder_of(r)
-    return {"usefulness": obs_f1(decoder, examples, [step.next_state or [] for step in steps]),
-            "ceiling": obs_f1(decoder, examples, [record.ordered(e.future[0].needed, predicates)
-                                                  for e in examples]),
-            "floor": obs_f1(decoder, examples, [[] for _ in examples])}
+    decoder, rng = decoder_of(r), random.Random("all facts")
+    after = [e.future[0] for e in examples]
+    states = {"usefulness": [state_ids(w, step.next_state or []) for step in steps],
+              "ceiling": [state_ids(w, record.ordered(m.needed, predicates)) for m in after],
+              "all facts": [remembers(w, m, 1, rng) for m in after],
+              "floor": [state_ids(w, []) for _ in after]}
+    return {name: obs_f1(decoder, examples, found) for name, found in states.items()}
 
 
 def main(argv=None):

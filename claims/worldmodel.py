@@ -1,22 +1,24 @@
 """World models on the house: arms, tables, claims, figure. See reproduce.py."""
 import os
+import statistics
 
 import claims
 import imagine
-from claims import cell, head, judged, over, plot, read, row, side_by_side, slug
+from claims import cell, head, judged, over, plot, read, row, side_by_side, slug, verdict
 
 WORLDS = {  # arm -> options of train.py
     "stateless": "--formulation stateless",
-    # three quarters of the seconds that strict's updates take
-    "stateless, equal compute": "--formulation stateless --steps 1200",
+    "stateless, equal compute": "--formulation stateless",
     "leaky": "--formulation leaky --terms format,dedup",
     "leaky + R_sup": "--formulation leaky",
     "strict": "--terms format,dedup",
     "strict + R_sup": "",
     "strict + R_sup, plain GRPO": "--flat",
-    # its updates take 2.8 times as long: chains share neither prompts nor answers
-    "strict + R_sup, plain GRPO, equal time": "--flat --steps 36",
+    "strict + R_sup, plain GRPO, equal time": "--flat",
 }
+# Arm -> the arm that it is but for the number of updates: as many as take strict's seconds
+EQUAL = {"stateless, equal compute": "stateless",
+         "strict + R_sup, plain GRPO, equal time": "strict + R_sup, plain GRPO"}
 COMPARISONS = {  # --compare -> what its table is called, its arms, further options
     "paper": ("last 4 observations in view", ("stateless", "stateless, equal compute", "leaky",
               "leaky + R_sup", "strict", "strict + R_sup", "strict + R_sup, plain GRPO",
@@ -30,10 +32,11 @@ COMPARISONS = {  # --compare -> what its table is called, its arms, further opti
     "window8": ("last 8 observations in view", ("stateless", "strict + R_sup"), "--window=8"),
     "unbounded": ("whole history in view", ("stateless", "leaky + R_sup", "strict + R_sup"),
                   "--window=0")}
+AGES = [f"{a}-{b}" for a, b in imagine.AGES]  # observations since a room was in view
 WINDOWS = {"window1": "1", "window2": "2", "paper": "4", "window8": "8", "unbounded": "all"}
 PLAYERS = ("stateless", "leaky + R_sup", "strict + R_sup")  # arms that also play, in "paper"
 QUICK = PLAYERS
-TUNED = tuple(arm for arm in WORLDS if "equal" not in arm)  # those have the setting of the other
+TUNED = tuple(arm for arm in WORLDS if arm not in EQUAL)
 GRID = (1.5e-4, 3e-4, 6e-4)
 GAMES = 128  # a seed
 SECONDS = 600  # a run, with its share of the warm start: one thread of a shared Intel Xeon
@@ -51,6 +54,7 @@ ROWS = (  # of claims/README.md: arm, against, metric, kind, the paper
      "fGRPO against plain GRPO, equal samples"),
     ("W10", "strict + R_sup", "strict + R_sup, plain GRPO, equal time", "T=1", "better",
      "1.58 x a step of GRPO"))
+JUDGED = {"paper": ROWS, "short": ROWS[-2:]}  # --compare -> its rows
 WORLD_TABLES = {  # title -> {metric of result.json: its column}
     "one step": {
         "obs.F1 level 2": "obs.F1, level 2", "obs.F1 level 3": "level 3", "T=1": "sampled",
@@ -166,28 +170,57 @@ def world_figure(arms, path):
     plot.save(plt, path)
 
 
+# Finding 2: what strict gains over stateless, by the window that both see, and by how long ago a
+# room was in view.
+
+def gains(results, metric):
+    """strict + R_sup - stateless, one a seed; [] where the comparison lacks the metric."""
+    arms, = results["results"].values()
+    pairs = zip(arms["strict + R_sup"], arms["stateless"])
+    return [a[metric] - b[metric] for a, b in pairs if metric in a and metric in b]
+
+
+def memory_table(found):
+    """Is the gain larger where the window is smaller, and where a room was seen longer ago? found:
+    {comparison: its file} -> Markdown"""
+    lines = ["**strict + R_sup - stateless, obs.F1**, paired over seeds\n",
+             *head("", "gain, H = 9", *(f"seen {age} ago" for age in AGES))]
+    for compare, results in found.items():
+        found_here = [gains(results, metric) for metric in ("obs H=9", *map(seen, AGES))]
+        cells = [cell(x, "+") if x else "-" for x in found_here]
+        lines.append(row(f"window {WINDOWS[compare]}", *cells))
+    asked = {}
+    if {"window1", "paper"} <= found.keys():
+        asked["at window 1 than at window 4, H = 9"] = [
+            a - b for a, b in zip(*(gains(found[c], "obs H=9") for c in ("window1", "paper")))]
+    for compare, results in found.items():
+        asked[f"for rooms seen {AGES[-1]} ago than {AGES[0]}, window {WINDOWS[compare]}"] = [
+            a - b for a, b in zip(*(gains(results, seen(AGES[i])) for i in (-1, 0)))]
+    answered = [row(question, cell(x, "+"), verdict(x, "better")) for question, x in asked.items()
+                if x]
+    if answered:
+        lines += ["", *head("is the gain larger", "difference", "better?"), *answered]
+    return "\n".join(lines)
+
+
+def seen(age):
+    return f"obs, seen {age} ago"
+
+
 def memory_figure(found, path):
-    """Finding 2: what strict gains over stateless, obs.F1, by the window that both see, and by how
-    long ago a room was in view. Each seed, mean, interval. found: {comparison: its file}"""
+    """The gains as memory_table() has them: each seed, mean, interval."""
     plt = plot.pyplot()
     if plt is None:
         return
-    arms = {compare: next(iter(one["results"].values())) for compare, one in found.items()}
-
-    def gains(compare, metric):
-        pair = (arms[compare][arm] for arm in ("strict + R_sup", "stateless"))
-        return [a[metric] - b[metric] for a, b in zip(*pair)]
-
     fig, (left, right) = plt.subplots(1, 2, sharey=True, layout="constrained", figsize=(8, 4))
-    windows = {compare: name for compare, name in WINDOWS.items() if compare in found}
-    for x, compare in enumerate(windows):
-        plot.spread(left, x, gains(compare, "obs H=9"), plot.BLUE)
-    ages = [f"{a}-{b}" for a, b in imagine.AGES]
+    for x, results in enumerate(found.values()):
+        plot.spread(left, x, gains(results, "obs H=9"), plot.BLUE)
     for compare, shift, colour in (("window1", -0.12, plot.RED), ("paper", 0.12, plot.BLUE)):
         if compare in found:
-            for x, age in enumerate(ages):
-                gained = gains(compare, f"obs, seen {age} ago")
-                plot.spread(right, x + shift, gained, colour)
+            for x, age in enumerate(AGES):
+                gained = gains(found[compare], seen(age))
+                if gained:
+                    plot.spread(right, x + shift, gained, colour)
             right.text(0.03, 0.9 if shift < 0 else 0.8, f"window {WINDOWS[compare]}", color=colour,
                        fontweight="bold", transform=right.transAxes)
     for ax in (left, right):
@@ -195,34 +228,31 @@ def memory_figure(found, path):
     low, high = left.get_ylim()
     left.set_ylim(low, high + 0.2 * (high - low))  # room for the names
     left.set(ylabel="obs.F1, strict - stateless", xlabel="observations in view, H = 9",
-             xticks=range(len(windows)), xticklabels=windows.values())
-    right.set(xlabel="observations since a room was in view", xticks=range(len(ages)),
-              xticklabels=ages)
+             xticks=range(len(found)), xticklabels=[WINDOWS[compare] for compare in found])
+    right.set(xlabel="observations since a room was in view", xticks=range(len(AGES)),
+              xticklabels=AGES)
     plot.title(fig, "What a state remembers beyond the window")
     plot.save(plt, path)
 
 
 def memory(folder="docs/worldmodel"):
-    """The figure of finding 2 from the comparisons of WINDOWS that have been made."""
-    found = {}
-    for compare in WINDOWS:
-        path = f"{folder}/{file_of(compare)}.json"
-        if os.path.exists(path):
-            found[compare] = read(path)
+    """The table and the figure of finding 2, from the comparisons of WINDOWS that were made."""
+    paths = {compare: f"{folder}/{file_of(compare)}.json" for compare in WINDOWS}
+    found = {compare: read(path) for compare, path in paths.items() if os.path.exists(path)}
     if not found:
         return f"{folder} has no comparison of windows: reproduce.py worldmodel --compare window1"
     memory_figure(found, f"{folder}/memory.png")
-    return f"{folder}/memory.png: {', '.join(found)}"
+    return memory_table(found)
 
 
-def draw(found, picture=""):
-    """What a results file holds -> its tables; draws the figure, where a path is given."""
+def draw(found, compare, folder):
+    """What a results file holds -> its tables; draws the figure of the paper's own comparison."""
     (title, arms), = found["results"].items()
-    if picture:
-        world_figure(arms, picture)
+    if compare == "paper":
+        world_figure(arms, f"{folder}/worldmodel.png")
     text = f"### {title}, mean{over(found['seeds'])}\n"
-    if picture:  # the paper's own comparison
-        text += f"\n{claims.verdicts(ROWS, arms)}\n"
+    if compare in JUDGED:
+        text += f"\n{claims.verdicts(JUDGED[compare], arms)}\n"
     text += world_tables(arms)
     if "players" in found:
         others = {player: [x[player]["success"] for x in found["players"].values()]
@@ -239,8 +269,10 @@ def file_of(compare):
 def redraw(compare):
     if compare == "memory":
         return memory()
-    picture = "docs/worldmodel/worldmodel.png" if compare == "paper" else ""
-    return draw(read(f"docs/worldmodel/{file_of(compare)}.json"), picture)
+    path = f"docs/worldmodel/{file_of(compare)}.json"
+    if not os.path.exists(path):
+        return f"there is no {path}: reproduce.py worldmodel --compare {compare} makes it"
+    return draw(read(path), compare, "docs/worldmodel")
 
 
 def useful(out):
@@ -261,10 +293,16 @@ def once(out, name, command):
     return read(path)
 
 
-def command(arm, seed, settings, more=""):
+def command(arm, seed, settings, *more):
     """The options of one run. settings: {"lr": ...}"""
     return ["--method=worldmodel", *WORLDS[arm].split(), f"--seed={seed}", f"--lr={settings['lr']}",
-            *more.split()]
+            *more]
+
+
+def equal_steps(arm, seconds):
+    """As many updates of an arm of EQUAL as take the seconds of strict's 100. seconds: {arm: of
+    100 updates}, as the tuning measured them"""
+    return f"--steps={round(100 * seconds['strict + R_sup'] / seconds[EQUAL[arm]])}"
 
 
 def tune(folder, jobs):
@@ -276,21 +314,27 @@ def tune(folder, jobs):
         trained = world_columns(result)["trained"]
         return {name: trained[name] for name in ("obs H=1", "obs H=9")}
     points = {arm: [{"lr": lr} for lr in GRID] for arm in TUNED}
-    claims.tune(folder, jobs, points, options_of, scores_of, SECONDS)
+    done = claims.tune(folder, jobs, points, options_of, scores_of, SECONDS)
+    found = claims.tuning(folder, "worldmodel")
+    found["seconds"] = {arm: statistics.median(result["update_seconds"] for cell, result
+                                               in done.items() if cell[0] == arm) for arm in TUNED}
+    claims.write(f"{folder}/tuning.json", found)
 
 
 def reproduce(folder, seeds, jobs, compare, quick=False):
     """One of COMPARISONS; in the paper's own some arms play as well. quick: fewer arms."""
     title, names, options = COMPARISONS[compare]
     names = tuple(arm for arm in names if arm in QUICK) if quick else names
-    best = claims.settings(folder, "worldmodel")
+    tuned = claims.tuning(folder, "worldmodel")
+    best = tuned["best"]
 
     def folder_of(*cell):
         return f"{folder}/{slug(compare, *cell)}"
 
     def run_arm(arm, seed):
-        how = best[arm.removesuffix(", equal compute").removesuffix(", equal time")]
-        result = claims.train(command(arm, seed, how, options), folder_of(arm, seed))
+        more = [*options.split(), *([equal_steps(arm, tuned["seconds"])] if arm in EQUAL else [])]
+        result = claims.train(command(arm, seed, best[EQUAL.get(arm, arm)], *more),
+                              folder_of(arm, seed))
         if compare == "paper" and "stateless" not in arm:
             result = {**result, "usefulness": useful(folder_of(arm, seed))["usefulness"]}
         if compare == "paper" and arm in PLAYERS:
@@ -307,6 +351,6 @@ def reproduce(folder, seeds, jobs, compare, quick=False):
     if compare == "paper":
         found["players"] = {seed: done["strict + R_sup", seed]["plan"] for seed in seeds}
     claims.write(f"{folder}/{file_of(compare)}.json", found)
-    text = draw(found, f"{folder}/worldmodel.png" if compare == "paper" else "")
+    text = draw(found, compare, folder)
     claims.write(f"{folder}/{file_of(compare)}.md", text)
     print(text)

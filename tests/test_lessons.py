@@ -28,7 +28,7 @@ def test_tables_begin_after_some_turns_and_lessons_and_updates_anywhere(monkeypa
     monkeypatch.setattr(worldmodel, "sample_strict", lambda *a: ([], None, torch.zeros(1), {}))
     rows = SimpleNamespace(tokens=[], mask=torch.zeros(1))
     monkeypatch.setattr(worldmodel, "training_rows", lambda *a: (rows, None, 0))
-    monkeypatch.setattr(worldmodel.grpo, "update_on", lambda *a, **how: {})
+    monkeypatch.setattr(worldmodel.grpo, "update_on", lambda *a, **how: {"trained": 1})
     worldmodel.step(r)
     assert [{len(e.past) for e in batch} for batch in batches] == [set(range(1, 14))] * 2
 

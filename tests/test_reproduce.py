@@ -25,7 +25,7 @@ import reproduce
 import train
 import worldmodel
 from claims import interval, verdict
-from claims.worldmodel import CLAIMS, COMPARISONS, WORLD_TABLES, WORLDS
+from claims.worldmodel import CLAIMS, COMPARISONS, EQUAL, WORLD_TABLES, WORLDS
 from conftest import REPO, tiny_world
 from envs import record
 
@@ -298,7 +298,8 @@ def test_every_arm_on_a_real_world_is_a_command_with_the_options_that_its_table_
 
 
 def test_arms_differ_and_claims_are_about_them():
-    found = [options("--method=worldmodel", *how.split())[1] for how in WORLDS.values()]
+    found = [options("--method=worldmodel", *how.split(), "--seed", str(int(arm in EQUAL)))[1]
+             for arm, how in WORLDS.items()]
     assert all(a != b for i, a in enumerate(found) for b in found[:i])
     warm = {f"{f}, warm start" for f in FORMULATIONS}
     assert {name for claim in CLAIMS for name in claim[:2]} <= {*WORLDS, *warm}
@@ -306,6 +307,13 @@ def test_arms_differ_and_claims_are_about_them():
     assert all(kind in ("better", "as good") and arm != other for arm, other, _, kind, _ in CLAIMS)
     assert len({claim[:3] for claim in CLAIMS}) == len(CLAIMS)
     assert len({claims.slug(arm) for arm in WORLDS}) == len(WORLDS)
+
+
+def test_an_arm_of_equal_time_takes_the_seconds_of_stricts_updates():
+    seconds = {"stateless": 8.0, "strict + R_sup": 120.0, "strict + R_sup, plain GRPO": 400.0}
+    assert [claims.worldmodel.equal_steps(arm, seconds) for arm in EQUAL] == ["--steps=1500", "--steps=30"]
+    reported = claims.read(REPO / "docs/worldmodel/tuning.json")["seconds"]
+    assert all(claims.worldmodel.equal_steps(arm, reported) for arm in EQUAL)
 
 
 TANDEM_CELLS = [(condition, arm) for condition, (_, arms, _) in claims.tandem.CONDITIONS.items()
@@ -433,10 +441,10 @@ def test_atods_table_by_hand():
         return {"columns": {name: column(x) for name, x in columns.items()},
                 "looks": [[0.3, 20], [0.6, 40], [0.5, 60]],
                 "times": {"time_rollout": 5.0, "time_environment": 1.0, "time_update": 3.0}}
-    curve = [{"zero_variance": 0.2}, {"zero_variance": 0.4}]
+    curve = [{"zero_variance": 0.2, "A_opd": 1.0}, {"zero_variance": 0.4, "A_opd": 2.0}]
     found = claims.atod.metrics_of(result(0.8), curve)
     assert found == {"success": 0.8, "greedy": pytest.approx(0.85), "turns": 8.0, "best look": 0.6,
-                     "last look": 0.5, "seconds": 8.0, "zero variance": pytest.approx(0.3), "put": 0.8}
+                     "last look": 0.5, "seconds": 8.0, "zero variance": pytest.approx(0.3), "A_opd": 1.5, "put": 0.8}
     runs = {"ATOD": (0.8, 0.82, 0.81), "OPD": (0.7, 0.71, 0.72)}
     results = {"teacher": [claims.atod.player(result(x), "teacher") for x in runs["ATOD"]],
                **{arm: [claims.atod.metrics_of(result(x), curve) for x in xs] for arm, xs in runs.items()}}
@@ -489,7 +497,7 @@ def test_a_comparison_runs_its_arms_and_writes_its_table(compare, seeds, tmp_pat
         set(claims.worldmodel.PLAYERS) if paper else set())
     assert {arm for arm in arms if "usefulness" in arms[arm][0]} == (
         {arm for arm in names if "stateless" not in arm} if paper else set())
-    assert ("| W10 |" in text) == paper
+    assert ("| W10 |" in text) == (compare in ("paper", "short")) and ("| W1 |" in text) == paper
     of = f", seed {seeds[0]}" if len(seeds) == 1 else " +- 95% t-interval over 2 seeds"
     assert text.startswith(f"### {title}, mean{of}")
 
@@ -501,7 +509,9 @@ def test_when_t_durs_weights_matter_one_factor_at_a_time(tmp_path, monkeypatch):
         cfg = options(*how, f"--out={out}")[1]
         ran[out] = (cfg.weights, cfg.student_player, cfg.teacher_target, cfg.anneal, cfg.seed)
         found = {"success": [0.7 + 0.1 * (cfg.weights == "tdur") * cfg.anneal, 0.1], "turns": [8.0, None]}
-        return {"columns": {"after": found, "after, greedy": found}}
+        teacher = {"success": [cfg.teacher_target, 0.1], "turns": [8.0, None]}
+        return {"columns": {"after": found, "after, greedy": found,
+                            "teacher": teacher, "teacher, greedy": teacher}}
     monkeypatch.setattr(claims, "train", trained)
     monkeypatch.chdir(REPO)
     monkeypatch.setattr(claims.plot, "pyplot", lambda: None)
@@ -511,8 +521,9 @@ def test_when_t_durs_weights_matter_one_factor_at_a_time(tmp_path, monkeypatch):
     base = ("careless", 0.65, 0.53)
     assert len(usual) == 6 and all(sum(a != b for a, b in zip(x, base)) <= 1 for x in usual)
     text = (tmp_path / "tdur.md").read_text()
-    assert "| annealed to the end | 0.800 +- 0.000 | 0.700 +- 0.000 | +0.100 +- 0.000 |" in text
-    assert "| as it is | 0.753 +- 0.000 |" in text
+    assert "| teacher at .8 | 0.800 +- 0.000 | 0.753" in text
+    assert "| annealed to the end | 0.650 +- 0.000 | 0.800 +- 0.000 | 0.700 +- 0.000 | +0.100 +- 0.000 |" in text
+    assert "| as it is | 0.650 +- 0.000 | 0.753 +- 0.000 |" in text
     assert str(tmp_path / "ATOD-3") in ran  # a run of the paper's comparison
 
 
@@ -583,6 +594,31 @@ def test_results_that_other_options_made_are_not_taken_for_these(command, tmp_pa
     claims.check_same(options, str(tmp_path / "none"))
     with pytest.raises(SystemExit, match="o was made with --lr 0.5, not 0.25; move it away"):
         claims.check_same([*options, "--lr=0.25"], str(tmp_path / "o"))
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_atods_comparison_draws_the_arms_that_it_ran(quick, tmp_path, monkeypatch):
+    def trained(how, out):
+        Path(out).mkdir()
+        Path(out, "metrics.jsonl").write_text('{"zero_variance": 0.5, "A_opd": 1}\n')
+        found = {"success": [0.7, 0.1], "turns": [8.0, None]}
+        names = ("teacher", "before", "after")
+        return {"columns": {f"{name}{how}": found for name in names for how in ("", ", greedy")},
+                "looks": [[0.5, 20]], "times": {"time_rollout": 2.0, "time_environment": 1.0}}
+    monkeypatch.setattr(claims, "train", trained)
+    monkeypatch.chdir(REPO)
+    claims.atod.reproduce(str(tmp_path), [3, 4], 1, "paper", quick)
+    assert ("| D4 |" in (tmp_path / "table.md").read_text()) == (not quick)
+    assert "| ATOD | 0.700" in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.parametrize("what", ["worldmodel --compare window1", "atod --compare tdur",
+                                  "worldmodel --compare memory"])
+def test_results_that_are_not_there_yet_are_one_line(what, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    reproduce.main([*what.split(), "--redraw"])
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) == 1 and "reproduce.py" in out
 
 
 # ---- figures ----
@@ -658,14 +694,18 @@ def test_the_figure_of_memory_shows_the_windows_that_were_run(tmp_path, monkeypa
 
     def one(gain):
         metrics = ("obs H=9", *(f"obs, seen {a}-{b} ago" for a, b in imagine.AGES))
+        strict = {**dict.fromkeys(metrics, 0.5 + gain), metrics[-1]: 0.75 + gain}
         return {"results": {"x": {"stateless": [dict.fromkeys(metrics, 0.5)] * 3,
-                                  "strict + R_sup": [dict.fromkeys(metrics, 0.5 + gain)] * 3}}}
+                                  "strict + R_sup": [strict] * 3}}}
     claims.write(docs / "window1.json", one(0.2))
     claims.write(docs / "results.json", one(0.1))
     claims.write(docs / "unbounded.json", one(0.0))
     axes = lines_of(monkeypatch)
     reproduce.main(["worldmodel", "--compare", "memory", "--redraw"])
-    assert capsys.readouterr().out.strip().endswith("memory.png: window1, paper, unbounded")
+    table = capsys.readouterr().out
+    assert "| window 1 | +0.200 +- 0.000 | +0.200 +- 0.000 |" in table
+    assert "| at window 1 than at window 4, H = 9 | +0.100 +- 0.000 | yes |" in table
+    assert "| for rooms seen 9-16 ago than 1-2, window all | +0.250 +- 0.000 | yes |" in table
     assert is_picture(docs / "memory.png")
     left, right = axes
     assert [text.get_text() for text in left.get_xticklabels()] == ["1", "4", "all"]
