@@ -130,12 +130,13 @@ def table(results, seeds):
             lines.append(row(arm, *cells))
         if "GRPO" not in arms:
             continue
-        titles = ("against GRPO, paired", SOLO, "as good as (2 points)?", STEP, "better?")
+        base = ALONE if ALONE in arms else "GRPO"
+        titles = (f"against {base}, paired", SOLO, "as good as (2 points)?", STEP, "better?")
         lines += ["", *head(*titles)]
         for arm, runs in arms.items():
-            if arm == "GRPO":
+            if arm == base:
                 continue
-            solo, step = ([a[name][0] - b[name][0] for a, b in zip(runs, arms["GRPO"])]
+            solo, step = ([a[name][0] - b[name][0] for a, b in zip(runs, arms[base])]
                           for name in (SOLO, STEP))
             lines.append(row(arm, cell(solo, "+"), verdict(solo, "as good"),
                              cell(step, "+"), verdict(step, "better")))
