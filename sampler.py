@@ -297,8 +297,7 @@ class Sampler:
             # to ask waits for the device: every fourth token will do, a finished row writes nothing
             if i % 4 == 0 and int((~self.finished).sum()) <= left:
                 break
-            # an upper bound, known without asking the device
-            self.slots = self.slots_for(longest + i)
+            self.slots = self.slots_for(longest + i)  # an upper bound, which need not be asked for
             self.run_step()
         if not bool(torch.isfinite(self.logp).all()):
             raise FloatingPointError("the model's log-probs are not finite")

@@ -237,8 +237,7 @@ def load_junior(cfg, env, paths, device, rank, senior, base):
 
 
 def together(r, schedule, p):
-    """The team, set to this schedule. With p = 1 the senior writes all; the junior is not run,
-    unless one pass decodes both."""
+    """The team, set to this schedule. With p = 1 no junior is run, unless one pass decodes both."""
     cfg, env = r.cfg, r.env.first
     r.team.set_schedule(schedule, r.tok, env.mark, cfg.max_gap or env.max_gap, p)
     return r.team
@@ -249,9 +248,8 @@ def p_at(cfg, step):
     linearly to p_end (annealed tandem, ours)."""
     if cfg.p_end < 0:
         return cfg.p
-    last = cfg.steps - 1
-    first = min(cfg.p_from * cfg.steps, last - 1)
-    done = (step - first) / (last - first)
+    first = min(cfg.p_from * cfg.steps, cfg.steps - 2)  # the last update is at p_end
+    done = (step - first) / (cfg.steps - 1 - first)
     return cfg.p + (cfg.p_end - cfg.p) * min(1.0, max(0.0, done))
 
 
