@@ -238,10 +238,10 @@ def starting_points(cfg, env, device, roles, twice=False):
                        f"{' and '.join(given)} must share one")
     shapes = {role: found[role][1] if role in found
               else small_config(tok.n_vocab, wished, *start[:2]) for role, start in roles.items()}
-    for role, path in given.items():
-        check_shape(cfg, role, path, shapes[role])
     check_memory(cfg, env, device, shapes, roles, twice)
     if not cfg.resume:
+        for role, path in given.items():
+            check_shape(cfg, role, path, shapes[role])
         context = min([wished, *(shape.context for shape in shapes.values())])
         check_prompts(env, tok, context, cfg.max_new or env.first.max_new)
     recipes = [warm_recipe(cfg, env, tok, *start) for start in wanted.values()]

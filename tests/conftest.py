@@ -76,7 +76,8 @@ def tiny(*args):
     if "--resume" in args and "--method" not in args:
         return ["--out", "o", *args]
     method = args[args.index("--method") + 1] if "--method" in args else "tandem"
-    return [*TINY, *OWN.get(method, "").split(), *args]
+    own = TINY[4:] if {"--senior", "--student"} & set(args) else TINY  # it has a size already
+    return [*own, *OWN.get(method, "").split(), *args]
 
 
 @pytest.fixture(scope="session")

@@ -236,7 +236,7 @@ def test_a_teacher_of_another_size_will_do_and_one_of_another_vocabulary_is_one_
                         ffn_width=32)
         torch.save({"model": GPT(cfg).state_dict(), "model_config": dataclasses.asdict(cfg),
                     "tokenizer": t.state()}, name)
-    args = "--method opd --turns 3 --layers 3 --teacher-layers 3 --teacher same.pt --student".split()
+    args = "--method opd --turns 3 --teacher-layers 3 --teacher same.pt --student".split()
     code, _, err = command(*args, "other.pt")
     assert code == 2 and len(errors(err)) == 1 and "vocabular" in err
     assert command(*args, "same.pt", "--out", "p")[0] == 0
