@@ -162,7 +162,7 @@ def figure(arms, path):
     shown = {"GRPO": "GRPO", ALONE: "GRPO,\ntuned alone",
              "GRPO + KL to junior": "GRPO + KL\nto the junior",
              "tandem p = .5": "tandem\np = .5", "tandem p = .75": "tandem\np = .75",
-             "annealed tandem": "tandem,\nannealed", "tandem by token": "tandem\nby token"}
+             "annealed tandem": "tandem,\nannealed"}
     shown = {arm: name for arm, name in shown.items() if arm in arms}
     looks = ((SOLO, -0.17, plot.GREY, "s"), (STEP, 0.17, plot.BLUE, "o"))
     fig, ax = plt.subplots(layout="constrained")
@@ -190,26 +190,30 @@ def figure(arms, path):
 
 def coins(results, path):
     """Which coin: the senior alone, handed over at each step, and its drift from the junior, over
-    p; at p = 1 it is GRPO. Each seed, and the line of means. results: as table() takes them"""
+    p; at p = 1 it is GRPO, at the same rate. Each seed, and the line of means. results: as table()
+    takes them"""
     plt = plot.pyplot()
     if plt is None:
         return
     plain, others = results["plain junior"], results["other coins"]
     runs = {float(arm.split()[-1]): others[arm] for arm in SWEEP}
     seeds = len(runs[0.1])
-    runs |= {0.5: plain["tandem p = .5"][:seeds], 1.0: plain["GRPO"][:seeds]}
+    runs |= {0.5: plain["tandem p = .5"][:seeds], 1.0: plain[ALONE][:seeds]}
+
+    def mean(p, metric):
+        return interval([r[metric][0] for r in runs[p]])[0]
     fig, (upper, lower) = plt.subplots(2, height_ratios=(3, 2), sharex=True, layout="constrained")
     for ax, metric, colour, mark, name, at in (
             (upper, SOLO, plot.GREY, "s", "alone", (0.12, 0.55)),
             (upper, STEP, plot.BLUE, "o", "handed over each step", (0.3, 0.55)),
             (lower, "kl", plot.RED, "^", "", (0, 0))):
-        means = [interval([r[metric][0] for r in runs[p]])[0] for p in sorted(runs)]
-        ax.plot(sorted(runs), means, color=colour)
+        ax.plot(sorted(runs), [mean(p, metric) for p in sorted(runs)], color=colour)
         for p, found in runs.items():
             ax.plot([p] * seeds, [r[metric][0] for r in found], mark, color=colour, ms=6,
                     mec="white", clip_on=False, zorder=3)
         ax.text(*at, name, color=colour, fontweight="bold")
-    plot.title(fig, "Which coin")
+    kept = max((p for p in runs if mean(p, STEP) > 0.9 * mean(p, SOLO)), default=0)
+    plot.title(fig, f"The team keeps what the senior can up to p = {kept}")
     upper.set(ylabel="pass@1", ylim=(0, 1.02))
     lower.set(ylabel="nats a token\nfrom the junior", yscale="log", xlim=(0.05, 1.02),
               xlabel="p, the senior's share of the draws (1: GRPO)")

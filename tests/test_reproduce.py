@@ -669,7 +669,7 @@ def test_the_figure_over_coins_has_a_point_a_run(tmp_path, monkeypatch):
     def runs(x, n):
         return [{"solo pass@1": [x, 0], "step handoff pass@1": [x / 2, 0], "kl": [x / 10, 0]}] * n
     arms = {arm: runs(0.5, 4) for arm in (*claims.tandem.ARMS, claims.tandem.LONG)}
-    arms["GRPO"] = runs(0.9, 4)
+    arms[claims.tandem.ALONE] = runs(0.9, 4)
     others = {arm: runs(0.5, 2) for arm in claims.tandem.SWEEP}
     axes = lines_of(monkeypatch)
     claims.tandem.coins({"plain junior": arms, "other coins": others}, str(tmp_path / "coins.png"))
