@@ -270,7 +270,7 @@ def decided(rows, differences):
     seeds a row."""
     kinds = [kind for *_, kind, _ in rows]
     p_values = [p_value(found, kind) for found, kind in zip(differences, kinds)]
-    lines = head("", "claim", "difference", "bootstrap", "p", "verdict", "after Holm", "the paper")
+    lines = head("", "claim", "difference", "bootstrap", "p-value", "verdict", "after Holm", "the paper")
     for (name, arm, other, metric, kind, paper), found, p, held in zip(
             rows, differences, p_values, holm(p_values)):
         alone = verdict(found, kind)
