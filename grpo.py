@@ -161,10 +161,9 @@ def update(model, optimizer, rows, mask, advantage, cfg, reference_logp=None):
     trained = [stats.pop("trained") for stats in found]
     out = {}
     for name in found[0]:
-        values = [stats[name] for stats in found]
-        out[name] = sum(values) / len(found)
-        if name in PER_TOKEN:
-            out[name] = sum(n * x for n, x in zip(trained, values)) / max(sum(trained), 1e-8)
+        weights = trained if name in PER_TOKEN else [1] * len(found)
+        total = sum(n * stats[name] for n, stats in zip(weights, found))
+        out[name] = total / max(sum(weights), 1e-8)
     out["skipped"] = sum(stats["skipped"] for stats in found)
     out["mismatch_max"] = found[0]["mismatch_max"]  # before the first update: rounding only
     return out

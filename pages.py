@@ -67,7 +67,7 @@ def contents(method, r, args):
     folder = os.path.isdir(args.run)
     state = run.load(sft.checkpoint_of(args.run))
     lines = run.read_log(args.run) if folder else state["log"]
-    options, n = state["options"], max(1, args.n)
+    options, n = state["options"], args.n
     if method is worldmodel:
         shown = {"worlds": worlds(r, n)}
     else:

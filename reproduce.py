@@ -66,12 +66,17 @@ def read_arguments(argv):
 
 
 def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
     args = read_arguments(argv)
     paper, more = PAPERS[args.paper], [] if args.paper == "tandem" else [args.compare]
     if args.env != "house":
         paper, more = claims.realworlds, [args.env]
     if args.redraw:
-        print(paper.redraw(*more))
+        try:
+            print(paper.redraw(*more))
+        except FileNotFoundError as error:
+            again = " ".join(option for option in argv if option != "--redraw")
+            print(f"there is no {error.filename}: reproduce.py {again} makes it")
         return
     folder = f"out/reproduce/{args.paper}{'-quick' if args.quick else ''}"
     os.makedirs(folder, exist_ok=True)

@@ -109,11 +109,11 @@ def slug(*parts):
     return "-".join("".join(c if c.isalnum() else "" for c in str(p)) for p in parts)
 
 
-def tune(folder, jobs, points, options_of, scores_of, seconds, seeds=(99, 100)):
+def tune(folder, jobs, points, options_of, scores_of, seconds, seeds=(99, 100), also=lambda _: {}):
     """Run every arm at every point of its grid, on seeds that are not reported, choose the best
-    settings of each arm and write tuning.json -> {(arm, seed, point): result}. points: {arm:
-    [{"lr": ..., "kl": ...}]}; options_of(arm, seed, point): of train.py; scores_of(result): {name:
-    number}, whose sum is the criterion."""
+    settings of each arm and write tuning.json. points: {arm: [{"lr": ..., "kl": ...}]};
+    options_of(arm, seed, point): of train.py; scores_of(result): {name: number}, whose sum is the
+    criterion; also({(arm, seed, point): result}): what tuning.json gets besides."""
     cells = [(arm, seed, i) for arm, grid in points.items() for i in range(len(grid))
              for seed in seeds]
 
@@ -130,13 +130,12 @@ def tune(folder, jobs, points, options_of, scores_of, seconds, seeds=(99, 100)):
             lines[arm].append({**point, **{name: [x[name] for x in scores] for name in scores[0]},
                                "score": sum(sum(x.values()) for x in scores) / len(seeds)})
     best = {arm: choose(grid, points[arm][0]) for arm, grid in lines.items()}
-    write(f"{folder}/tuning.json", {"seeds": seeds, "best": best, "grid": lines})
+    write(f"{folder}/tuning.json", {"seeds": seeds, "best": best, "grid": lines, **also(done)})
     print(json.dumps(best, indent=1))
-    return done
 
 
 def tuning(folder, docs):
-    """Your own tuning, or the one that docs/ reports -> {"best": {arm: {"lr": ...}}, "grid": ...}"""
+    """Your own tuning, or the one that docs/ reports -> {"best": {arm: {"lr": ...}}, ...}"""
     own = f"{folder}/tuning.json"
     return read(own if os.path.exists(own) else f"docs/{docs}/tuning.json")
 
@@ -270,7 +269,8 @@ def decided(rows, differences):
     seeds a row."""
     kinds = [kind for *_, kind, _ in rows]
     p_values = [p_value(found, kind) for found, kind in zip(differences, kinds)]
-    lines = head("", "claim", "difference", "bootstrap", "p-value", "verdict", "after Holm", "the paper")
+    lines = head("", "claim", "difference", "bootstrap", "p-value", "verdict", "after Holm",
+                 "the paper")
     for (name, arm, other, metric, kind, paper), found, p, held in zip(
             rows, differences, p_values, holm(p_values)):
         alone = verdict(found, kind)

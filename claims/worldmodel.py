@@ -269,10 +269,7 @@ def file_of(compare):
 def redraw(compare):
     if compare == "memory":
         return memory()
-    path = f"docs/worldmodel/{file_of(compare)}.json"
-    if not os.path.exists(path):
-        return f"there is no {path}: reproduce.py worldmodel --compare {compare} makes it"
-    return draw(read(path), compare, "docs/worldmodel")
+    return draw(read(f"docs/worldmodel/{file_of(compare)}.json"), compare, "docs/worldmodel")
 
 
 def useful(out):
@@ -313,12 +310,13 @@ def tune(folder, jobs):
     def scores_of(result):
         trained = world_columns(result)["trained"]
         return {name: trained[name] for name in ("obs H=1", "obs H=9")}
+
+    def seconds_of(done):  # of 100 updates: equal_steps() needs them
+        return {"seconds": {arm: statistics.median(
+            result["update_seconds"] for cell, result in done.items() if cell[0] == arm)
+            for arm in TUNED}}
     points = {arm: [{"lr": lr} for lr in GRID] for arm in TUNED}
-    done = claims.tune(folder, jobs, points, options_of, scores_of, SECONDS)
-    found = claims.tuning(folder, "worldmodel")
-    found["seconds"] = {arm: statistics.median(result["update_seconds"] for cell, result
-                                               in done.items() if cell[0] == arm) for arm in TUNED}
-    claims.write(f"{folder}/tuning.json", found)
+    claims.tune(folder, jobs, points, options_of, scores_of, SECONDS, also=seconds_of)
 
 
 def reproduce(folder, seeds, jobs, compare, quick=False):

@@ -410,6 +410,7 @@ def test_the_tuning_of_world_models_looks_at_one_step_and_nine(tmp_path, monkeyp
     assert {(cfg.seed, cfg.final_split) for cfg in ran} == {(99, "valid"), (100, "valid")}
     found = json.loads((tmp_path / "tuning.json").read_text())
     assert found["best"] == {arm: {"lr": 1.5e-4} for arm in claims.worldmodel.TUNED}
+    assert found["seconds"] == dict.fromkeys(claims.worldmodel.TUNED, 1.0)
     assert list(claims.read(REPO / "docs/worldmodel/tuning.json")["best"]) == list(found["best"])
 
 
