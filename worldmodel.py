@@ -63,6 +63,7 @@ class Config(sft.ModelConfig):
     test_problems: CountOr0 = 256
     senior: str = ""  # start from this checkpoint or run; empty: from a warm start, made once
     formulation: Literal["stateless", "leaky", "strict"] = "strict"  # what sees the history
+    lessons: Literal["all", "own"] = "all"  # of the warm start: all prompts, or only its own
     prompts: Count = 8  # N, examples an update over all ranks (stateless: --sft-rows, cheaper)
     A: Several = 4  # states a history (paper: 4)
     B: Several = 4  # next states of each state (paper: 4)
@@ -96,6 +97,7 @@ class WorldModel:
     sampler: Sampler
     temperature: float = 0.0  # of imagination; training samples at 1
     dropped: int = 0  # turns that did not fit into a prompt's context
+    taught: tuple = ROLES  # the prompts that the warm start teaches
 
     # Who sees what. Strict mediation is a property of prompts: encode sees the history and nothing
     # else, transition a state and an action, decode a next state and the action. States stand in
@@ -352,6 +354,10 @@ def sample_leaky(w, cfg, examples, streams):
 
 # ---- the warm start: all five prompts, on partial and noisy states (envs/record.py) ----
 
+OWN_ROLES = {"stateless": (WorldModel.OBSERVE,), "leaky": (WorldModel.LEAKY,),
+             "strict": (WorldModel.ENCODE, WorldModel.TRANSITION, WorldModel.DECODE)}
+
+
 def supervised(pairs, device, prompts=False):
     """[(prompt, answer)] as ids -> tokens, mask: [R, T], True on answers (prompts: there too)."""
     if not pairs:
@@ -362,7 +368,7 @@ def supervised(pairs, device, prompts=False):
 
 
 def train_warm(w, worlds, cfg, steps, lessons=record.lessons):
-    """Supervised training on lessons (of all roles) -> a checkpoint. In a world of prose, prompts
+    """Supervised training on lessons (of w's roles) -> a checkpoint. In a world of prose, prompts
     count too."""
     torch.manual_seed(cfg.seed)
     optimizer, device = sft.make_optimizer(w.model, cfg.sft_lr), w.model.embed.weight.device
@@ -474,6 +480,8 @@ def open_model(cfg, worlds, device):
                       compile=choose_compile(cfg.compile, device, decoded))
     w = WorldModel(model, tok, first.language, imagine.FORMULATIONS[cfg.formulation], cfg.window,
                    max_state, first.max_observation, sampler)
+    if cfg.lessons == "own":
+        w.taught = OWN_ROLES[cfg.formulation]
     if cfg.senior:
         return w, cfg.senior
     steps = cfg.warm_steps or first.warm_steps
@@ -570,7 +578,7 @@ def report(r):
     for when in run.before_and_after(r):
         name = "warm" if when == "before" else "trained"
         for other in imagine.FORMULATIONS if when == "before" else ():
-            if other != own:
+            if other != own and cfg.lessons == "all":  # else it knows its own prompts alone
                 columns[f"{other}, {name}"] = imagine.measure(asked_as(r.w, other), examples, 1)
         w = asked_as(r.w, own)
         columns[f"{own}, {name}"] = {**imagine.measure(w, examples, horizon),

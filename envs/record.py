@@ -181,8 +181,8 @@ def focus(moment):
 # ---- lessons: those states as prompts and answers. w: worldmodel.WorldModel, which knows the prompts ----
 
 def lesson(w, example, others, rng):
-    """A demonstration -> (prompt ids, answer ids). Which prompt it is for is drawn from the five roles."""
-    role, action = rng.choice(w.ROLES), example.future[0].action
+    """A demonstration -> (prompt ids, answer ids). Which prompt it is for is drawn."""
+    role, action = rng.choice(w.taught), example.future[0].action
     memory = w.window or len(example.past)
     if role in (w.TRANSITION, w.DECODE):  # a state may know more than the window shows
         memory = rng.randint(min(memory, len(example.past)), len(example.past))

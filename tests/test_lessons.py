@@ -54,6 +54,15 @@ def test_a_state_that_shows_the_format_is_well_formed():
     assert set(roles) == set(WorldModel.ROLES)
 
 
+@pytest.mark.parametrize("name", ["stateless", "leaky", "strict"])
+def test_lessons_of_ones_own_are_of_the_prompts_that_the_formulation_asks(name):
+    w, roles = tiny_world(window=2, context=320, max_state=80), worldmodel.OWN_ROLES
+    w.taught = roles[name]
+    prompts = [prompt for prompt, _ in record.lessons(w, FOUND, 0, 60, 0)]
+    assert {w.tok.decode(prompt[-1:]) for prompt in prompts} == set(roles[name])
+    assert sorted(role for own in roles.values() for role in own) == sorted(WorldModel.ROLES)
+
+
 def test_a_state_to_imitate_is_no_longer_than_one_may_be():
     w, (example,) = tiny_world(max_state=12), some_examples(1)
     facts = set(sorted(example.past[-1].facts)[:9])

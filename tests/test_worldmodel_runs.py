@@ -54,6 +54,16 @@ def test_a_world_model_of_every_kind_runs_from_nothing_to_the_table(command, arg
     assert [m["sampled_tokens"] > 0 for m in metrics()] == [own != "stateless"] * 2
 
 
+def test_a_warm_start_on_its_own_prompts_is_another_and_its_table_has_no_other_columns(command):
+    for lessons in ("all", "own"):
+        args = "--formulation", "leaky", "--cache", "warm", "--lessons", lessons, "--out", lessons
+        assert worldmodel(command, *args)[0] == 0
+    assert len(list(Path("warm").glob("*.pt"))) == 2
+    columns = json.loads(Path("own/result.json").read_text())["columns"]
+    assert columns.keys() == {"leaky, warm", "leaky, warm, T=1", "leaky, trained",
+                              "leaky, trained, T=1"}
+
+
 def test_a_table_of_one_example_is_a_table(command):
     assert worldmodel(command, "--test-problems", "1", "--eval-problems", "1")[0] == 0
 
