@@ -6,11 +6,7 @@
 # docs/atod.md. One seed.
 set -e
 cd "$(dirname "$0")/.."
-if [ ! -d out/rooms ]; then  # whole or not at all
-  rm -rf out/rooms.new
-  python -m envs.alfworld --make out/rooms.new --games 960
-  mv out/rooms.new out/rooms
-fi
+[ -d out/rooms ] || python -m envs.alfworld --make out/rooms --games 960
 python train.py --method atod --env alfworld --data out/rooms --level 1 --turns 14 --context 512 \
   --width 96 --warm-steps 900 --sft-rows 8 --sft-lr 3e-3 --teacher-skill 0.5 --student-skill 0.4 \
   --teacher-target 0 --student-habits 10 --steps 30 --prompts 4 --eval-every 5 --eval-problems 32 \

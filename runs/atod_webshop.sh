@@ -6,11 +6,7 @@
 # docs/atod.md. One seed.
 set -e
 cd "$(dirname "$0")/.."
-if [ ! -d out/shop ]; then  # whole or not at all
-  rm -rf out/shop.new
-  python -m envs.webshop --make out/shop.new --products 800
-  mv out/shop.new out/shop
-fi
+[ -d out/shop ] || python -m envs.webshop --make out/shop --products 800
 python train.py --method atod --env webshop --data out/shop --level 1 --turns 8 --width 96 \
   --warm-steps 600 --sft-rows 16 --sft-lr 3e-3 --teacher-skill 0.5 --student-skill 0.3 \
   --teacher-target 0 --student-habits 15 --steps 20 --prompts 4 --eval-every 5 --eval-problems 48 \

@@ -11,6 +11,8 @@ import json
 import random
 from pathlib import Path
 
+from envs.lib.whole import write_whole
+
 PLACES = ("CounterTop", "DiningTable", "Fridge", "Microwave", "SinkBasin", "Desk", "Drawer",
           "Drawer")
 CLOSED, GOALS = ("Fridge", "Microwave", "Drawer"), ("CounterTop", "DiningTable", "Desk")
@@ -144,5 +146,7 @@ def command(folder, games):
     if not installed():
         raise SystemExit("the official domain and grammar are the package's: "
                          "pip install --no-deps alfworld")
-    write_games(folder, train=games * 3 // 5, valid_seen=games // 5, valid_unseen=games // 5)
+    fifth = games // 5
+    write_whole(folder, lambda path: write_games(path, train=games * 3 // 5, valid_seen=fifth,
+                                                 valid_unseen=fifth))
     print(f"{games} games in {folder}/json_2.1.1")

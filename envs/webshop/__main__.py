@@ -7,6 +7,7 @@ import argparse
 import sys
 
 from envs import by_hand
+from envs.lib.whole import write_whole
 from envs.webshop import LEVELS, made, make
 
 
@@ -21,7 +22,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="which goal to play, or which shop")
     args = parser.parse_args()
     if args.make:
-        return made.write(args.make, args.products, args.seed)
+        return write_whole(args.make, lambda path: made.write(path, args.products, args.seed))
     try:
         env = make(args.data, args.level)
     except ValueError as error:
