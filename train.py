@@ -68,13 +68,17 @@ def read_options(argv):
     return method, cfg
 
 
-def reopen(folder, **changes):
-    """A run as its folder holds it, to look at or to play with -> its method's module, its Run."""
+def reopen(folder, wanted="", **changes):
+    """A run as its folder holds it, to look at or to play with -> its method's module, its Run.
+    wanted: the method it must be of."""
     path = sft.checkpoint_of(folder)
     state = run.load(path)
     if "options" not in state:
         raise run.Stop(f"{folder} is a model, not a run: give a run's output folder")
-    method, Config = METHODS[state["options"]["method"]]
+    name = state["options"]["method"]
+    if wanted and name != wanted:
+        raise run.Stop(f"{folder} is a run of --method {name}, not of --method {wanted}")
+    method, Config = METHODS[name]
     cfg = run.from_json(Config, {**state["options"], "resume": True, "compile": "off", **changes})
     return method, resume.from_checkpoint(method, cfg, state, path)
 

@@ -91,9 +91,9 @@ def draw(question, columns):
 
 def columns_of(folder, n=128):
     """A tandem run's folder -> the question, the columns that draw() takes"""
-    _, r = train.reopen(folder)
-    if r.cfg.method != "tandem" or r.env.first.max_turns > 1:
-        raise run.Stop(f"{folder} is no run of --method tandem on questions of one turn")
+    _, r = train.reopen(folder, "tandem")
+    if r.env.first.max_turns > 1:
+        raise run.Stop(f"{folder}: a picture of chains is of questions of one turn")
     played = [play(r.solo, r, n) for _ in run.before_and_after(r)]
     played.append(play(tandem.together(r, *tandem.handoffs(r.cfg)["training handoff"]), r, n))
     task = typical(played)

@@ -104,9 +104,7 @@ def follow(w, minds, beliefs, actions, h):
 
 def play(folder, n):
     """n games of each player -> {player: what plan() found}; the model's by its formulation"""
-    _, r = train.reopen(folder)
-    if r.cfg.method != "worldmodel":
-        raise run.Stop(f"{folder} is a run of --method {r.cfg.method}, not of a world model")
+    _, r = train.reopen(folder, "worldmodel")
     env = r.worlds[min(r.worlds)]
     if not hasattr(env, "plausible"):
         raise run.Stop(f"{r.cfg.env} does not tell which commands an imagined state allows; "

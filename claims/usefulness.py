@@ -95,9 +95,7 @@ def obs_f1(decoder, examples, states):
 
 def measure(folder):
     """A run's folder -> {"usefulness", "ceiling", "all facts", "floor"}"""
-    module, r = train.reopen(folder)
-    if module is not worldmodel:
-        raise run.Stop(f"{folder} is a run of {r.cfg.method}, not a world model's")
+    _, r = train.reopen(folder, "worldmodel")
     if r.cfg.formulation == "stateless":
         raise run.Stop(f"{folder}: a stateless model has no states")
     examples = worldmodel.held_out(r, r.cfg.final_split, r.cfg.test_problems or 300, 1)

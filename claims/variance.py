@@ -59,8 +59,8 @@ def noise_and_signal(vectors):
 
 def measure(folder, draws):
     """-> {"before" and "after": {way: {level: {"noise", "signal"}}}}"""
-    module, r = train.reopen(folder)
-    if module is not worldmodel or r.cfg.formulation != "strict":
+    _, r = train.reopen(folder, "worldmodel")
+    if r.cfg.formulation != "strict":
         raise run.Stop(f"{folder}: fGRPO is of strict world models")
     tasks = [r.cfg.seed * 10**7 + 9 * 10**6 + i for i in range(r.cfg.prompts)]
     examples = record.examples(r.worlds, tasks, "train", "variance")

@@ -804,7 +804,7 @@ def test_chains_are_drawn_from_a_run(command, monkeypatch, capsys):
     assert {kind for _, parts, *_ in columns[:2] for kind, _ in parts} <= {"senior"}
     assert command("--method", "sft", "--steps", "1", "--out", "other")[0] == 0
     assert claims.chains.main(["other", "x.svg"]) == 2 and not Path("x.svg").exists()
-    assert "is no run of --method tandem" in capsys.readouterr().err
+    assert "is a run of --method sft, not of --method tandem" in capsys.readouterr().err
 
 
 def test_a_strip_is_well_formed_whatever_it_says(tmp_path, capsys):
