@@ -184,9 +184,9 @@ def draw_factors(found, path):
             ax.errorbar(mean, y, xerr=half, color=plot.BLUE, capsize=4)
             ax.plot(values, [y] * len(values), "o", color="white", mec=plot.BLUE, ms=6)
             ax.plot(mean, y, "o", color=plot.BLUE, ms=9)
-        plot.title(fig, "When T-DUR's weights matter")
-        ax.set(ylim=(len(gaps) - 0.5, -0.5),
-               xlabel="success, T-DUR - uniform weights, 95% interval",
+        differ = sum(verdict(values, "better") != "unclear" for values in gaps.values())
+        plot.title(fig, f"T-DUR differs from uniform weights in {differ} of {len(gaps)} cases")
+        ax.set(ylim=(len(gaps) - 0.5, -0.5), xlabel="success: T-DUR - uniform weights",
                yticks=range(len(gaps)), yticklabels=list(gaps))
         plot.save(plt, path)
     return "\n".join(lines)

@@ -628,18 +628,20 @@ def is_picture(path):
     return Path(path).read_bytes().startswith(b"\x89PNG") and Path(path).stat().st_size > 5000
 
 
-@pytest.mark.parametrize("more", [["tandem"], ["atod"], ["worldmodel"]])
-def test_figures_are_redrawn_from_the_results_in_docs(more, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("more, name", [
+    (["tandem"], "results"), (["atod"], "results"), (["atod", "--compare", "tdur"], "tdur"),
+    (["worldmodel"], "results")])
+def test_figures_are_redrawn_from_the_results_in_docs(more, name, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib", reason="pip install -e '.[plot]'")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs" / more[0]).mkdir(parents=True)
-    results = (REPO / "docs" / more[0] / "results.json").read_text()
-    (tmp_path / "docs" / more[0] / "results.json").write_text(results)
+    results = (REPO / "docs" / more[0] / f"{name}.json").read_text()
+    (tmp_path / "docs" / more[0] / f"{name}.json").write_text(results)
     monkeypatch.setattr(claims, "train", lambda *_: pytest.fail("it trains"))
     axes = lines_of(monkeypatch)
     reproduce.main([*more, "--redraw"])
     assert outside(axes[0].figure) == []
-    assert is_picture(f"docs/{more[0]}/{more[0]}.png")
+    assert is_picture(f"docs/{more[0]}/{name if name != 'results' else more[0]}.png")
     assert "| arm |" in (out := capsys.readouterr().out) or "| ATOD |" in out
     assert not Path("out").exists()
 
