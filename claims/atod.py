@@ -19,10 +19,11 @@ ROWS = (  # of claims/README.md: arm, against, metric, kind, the paper
     ("D1", "ATOD", "teacher", "success", "better", ".706 against .689 (0.6B)"),
     ("D2", "ATOD", "OPD", "success", "better", ".706 against .677"),
     ("D3", "ATOD", "GRPO", "success", "better", ".706 against .332"),
-    ("D4", "ATOD", "fixed mix", "success", "better", ""),
+    ("D4", "ATOD", "fixed mix", "success", "better", ".828 against .758 (ALFWorld)"),
     ("D5", "ATOD", "annealed, w = 1", "success", "better", ""),
     ("D6", "ATOD", "annealed, uniform w", "success", "better", ".828 against about .79 (ALFWorld)"),
-    ("D7", "ATOD", "annealed, w by token", "success", "better", ""))
+    ("D7", "ATOD", "annealed, w by token", "success", "better",
+     ".828 against about .80 (ALFWorld)"))
 # When do T-DUR's weights matter? One factor at a time, three seeds: name -> options of train.py
 FACTORS = {
     "as it is": "",
@@ -54,6 +55,7 @@ def metrics_of(result, curve):
     return {**player(result, "after"),
             "best look": max(success for success, _ in result["looks"]),
             "last look": result["looks"][-1][0],
+            "looks": result["looks"],
             "seconds": sum(times.values()) - times["time_environment"],  # which is in the rollout's
             **{column: sum(line[name] for line in curve) / len(curve)
                for name, column in (("zero_variance", "zero variance"), ("A_opd", "A_opd"))}}
@@ -79,6 +81,8 @@ def table(results, seeds):
         cells = [f"{interval([r[family] for r in runs])[0]:.2f}" if family in runs[0] else "-"
                  for family in FAMILIES]
         lines.append(row(arm, *cells))
+    lines += looks_table({arm: [r["looks"] for r in runs] for arm, runs in results.items()
+                          if "looks" in runs[0]})
     lines += ["\n**claims**, paired over seeds\n",
               *head("ATOD against", "sampled", "better?", "greedy", "better?")]
     for other in results:
@@ -88,6 +92,18 @@ def table(results, seeds):
                  for name in ("success", "greedy")]
         lines.append(row(other, *(x for d in found for x in (cell(d, "+"), verdict(d, "better")))))
     return "\n".join(lines)
+
+
+def looks_table(arms):
+    """arms: {arm: [[[valid success, update]] of a seed]} -> lines"""
+    updates = [f"update {update}" for _, update in arms["ATOD"][0]]
+    lines = ["\n**success on valid houses as training goes on**\n", *head("", *updates)]
+    found = {arm: [[success for success, _ in at] for at in zip(*runs)]
+             for arm, runs in arms.items()}  # arm -> of each look, of each seed
+    for arm, looks in found.items():
+        lines.append(row(arm, *(f"{interval(values)[0]:.2f}" for values in looks)))
+    gaps = [[a - b for a, b in zip(*both)] for both in zip(found["ATOD"], found["GRPO"])]
+    return [*lines, row("ATOD - GRPO", *(cell(values, "+") for values in gaps))]
 
 
 def figure(results, path):
@@ -185,7 +201,7 @@ def draw_factors(found, path):
             ax.plot(values, [y] * len(values), "o", color="white", mec=plot.BLUE, ms=6)
             ax.plot(mean, y, "o", color=plot.BLUE, ms=9)
         differ = sum(verdict(values, "better") != "unclear" for values in gaps.values())
-        plot.title(fig, f"T-DUR differs from uniform weights in {differ} of {len(gaps)} cases")
+        plot.title(fig, f"T-DUR: a clear difference in {differ} of {len(gaps)} settings")
         ax.set(ylim=(len(gaps) - 0.5, -0.5), xlabel="success: T-DUR - uniform weights",
                yticks=range(len(gaps)), yticklabels=list(gaps))
         plot.save(plt, path)

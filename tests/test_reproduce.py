@@ -444,16 +444,21 @@ def test_atods_table_by_hand():
                 "times": {"time_rollout": 5.0, "time_environment": 1.0, "time_update": 3.0}}
     curve = [{"zero_variance": 0.2, "A_opd": 1.0}, {"zero_variance": 0.4, "A_opd": 2.0}]
     found = claims.atod.metrics_of(result(0.8), curve)
+    assert found.pop("looks") == result(0.8)["looks"]
     assert found == {"success": 0.8, "greedy": pytest.approx(0.85), "turns": 8.0, "best look": 0.6,
                      "last look": 0.5, "seconds": 8.0, "zero variance": pytest.approx(0.3), "A_opd": 1.5, "put": 0.8}
-    runs = {"ATOD": (0.8, 0.82, 0.81), "OPD": (0.7, 0.71, 0.72)}
+    runs = {"ATOD": (0.8, 0.82, 0.81), "OPD": (0.7, 0.71, 0.72), "GRPO": (0.5, 0.5, 0.5)}
     results = {"teacher": [claims.atod.player(result(x), "teacher") for x in runs["ATOD"]],
                **{arm: [claims.atod.metrics_of(result(x), curve) for x in xs] for arm, xs in runs.items()}}
+    for run in results["GRPO"]:
+        run["looks"] = [[0.1, 20], [0.2, 40], [0.5, 60]]
     text = claims.atod.table(results, [0, 1, 2])
     assert "| OPD | +0.100 +- 0.025 | yes | +0.100 +- 0.025 | yes |" in text
     assert "| teacher | +0.110 +- 0.025 | yes | +0.160 +- 0.025 | yes |" in text
     assert "| OPD | 0.710 +- 0.025 | 0.760 +- 0.025 | 8.000 +- 0.000 | 0.500 +- 0.000 |" in text
     assert "| teacher | 0.70 | - |" in text
+    assert "|  | update 20 | update 40 | update 60 |" in text and "| GRPO | 0.10 | 0.20 | 0.50 |" in text
+    assert "| ATOD - GRPO | +0.200 +- 0.000 | +0.400 +- 0.000 | +0.000 +- 0.000 |" in text
 
 
 @pytest.mark.parametrize("seeds", [[3], [3, 4]])
