@@ -30,7 +30,7 @@ from envs.record import fact_f1
 from model import GPT
 from sampler import Sampler
 
-STEPS = 1000  # of the decoder, with the rows and the learning rate of the run's warm start
+STEPS = 3000  # of the decoder, with the rows and the learning rate of the run's warm start
 
 
 def remembers(w, moment, share, rng):
