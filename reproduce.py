@@ -23,6 +23,7 @@ import claims.atod
 import claims.realworlds
 import claims.tandem
 import claims.worldmodel
+import run
 
 PAPERS = {"tandem": claims.tandem, "worldmodel": claims.worldmodel, "atod": claims.atod}
 
@@ -91,5 +92,7 @@ if __name__ == "__main__":
     os.chdir(os.path.dirname(os.path.abspath(__file__)))  # wherever you call it from
     try:
         main()
+    except BrokenPipeError:
+        run.reader_gone()
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on where it was stopped")

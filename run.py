@@ -188,6 +188,11 @@ def plain_terminal():
             stream.reconfigure(errors="backslashreplace")
 
 
+def reader_gone():
+    """Whoever read our output (head, less) has seen enough: what is left of it goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def printable(text):
     """Text that a model wrote, without the control characters that could steer a terminal."""
     return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\ufffd", text)

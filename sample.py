@@ -111,6 +111,8 @@ def main(argv=None):
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        run.reader_gone()
     except OverflowError as error:  # a run of another world, say
         print(f"error: a prompt does not fit the model: {error}", file=sys.stderr)
         return 2

@@ -2,6 +2,9 @@
 worlds and on models that know nothing."""
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import torch
 import run
 import sample
 import train
-from conftest import MOVING, house_tokenizer
+from conftest import MOVING, REPO, house_tokenizer
 from envs.house import make
 from model import GPT, small_config
 
@@ -148,3 +151,15 @@ def test_a_model_that_is_no_run_cannot_be_looked_at(command, cache, capsys):
     assert sample.main([str(warm)]) == 2
     err = capsys.readouterr().err
     assert "is a model, not a run" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [
+    ["sample.py", "--env", "guess", "--play"],
+    ["reproduce.py", "worldmodel", "--env", "textworld", "--redraw"]])
+def test_a_reader_who_has_seen_enough_is_no_error(command):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, *command], cwd=REPO, stdin=subprocess.DEVNULL,
+                          stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
