@@ -195,11 +195,8 @@ def draw_factors(found, path):
     if plt is not None:
         fig, ax = plt.subplots(layout="constrained")
         ax.axvline(0, color=plot.GREY, lw=1)
-        for y, (name, values) in enumerate(gaps.items()):
-            mean, half = plot.whisker(values)
-            ax.errorbar(mean, y, xerr=half, color=plot.BLUE, capsize=4)
-            ax.plot(values, [y] * len(values), "o", color="white", mec=plot.BLUE, ms=6)
-            ax.plot(mean, y, "o", color=plot.BLUE, ms=9)
+        for y, values in enumerate(gaps.values()):
+            plot.spread(ax, y, values, plot.BLUE, sideways=True)
         differ = sum(verdict(values, "better") != "unclear" for values in gaps.values())
         plot.title(fig, f"T-DUR: a clear difference in {differ} of {len(gaps)} settings")
         ax.set(ylim=(len(gaps) - 0.5, -0.5), xlabel="success: T-DUR - uniform weights",

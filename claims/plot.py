@@ -36,12 +36,15 @@ def whisker(values):
     return mean, 0 if math.isnan(half) else half
 
 
-def spread(ax, x, values, colour):
-    """Over x: the seeds as rings, their mean as a dot, its 95% interval."""
+def spread(ax, at, values, colour, sideways=False):
+    """Over x = at (sideways: at the height y = at): the seeds as rings, their mean as a dot, its 95%
+    interval."""
     mean, half = whisker(values)
-    ax.errorbar(x, mean, yerr=half, color=colour, capsize=4)
-    ax.plot([x] * len(values), values, "o", color="white", mec=colour, ms=5)
-    ax.plot(x, mean, "o", color=colour, ms=9)
+    order = -1 if sideways else 1  # of x and y
+    ax.errorbar(*(at, mean)[::order], **{"xerr" if sideways else "yerr": half}, color=colour,
+                capsize=4)
+    ax.plot(*([at] * len(values), values)[::order], "o", color="white", mec=colour, ms=5)
+    ax.plot(*(at, mean)[::order], "o", color=colour, ms=9)
 
 
 def save(plt, path):
