@@ -90,6 +90,8 @@ def read_arguments(argv):
         parser.error("--html is of a run's output folder")
     if args.n < 1:
         parser.error("--n is 1 or more")
+    if args.seed < 0:
+        parser.error("--seed is 0 or more")
     if args.temperature is not None and not 0 <= args.temperature <= 1000:
         parser.error("--temperature is 0 to 1000")
     return args
@@ -115,6 +117,9 @@ def main(argv=None):
         run.reader_gone()
     except OverflowError as error:  # a run of another world, say
         print(f"error: a prompt does not fit the model: {error}", file=sys.stderr)
+        return 2
+    except (OSError, FloatingPointError, envs.Failed) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -160,7 +160,7 @@ def main(argv=None):
     except OverflowError as error:
         print(f"error: a prompt does not fit: {error}; raise --context", file=sys.stderr)
         return 2
-    except OSError as error:
+    except (OSError, envs.Failed) as error:
         print(f"error: {error}; what was saved before is untouched, --resume goes on from it",
               file=sys.stderr)
         return 2

@@ -33,6 +33,10 @@ class Step:
     info: dict = field(default_factory=dict)
 
 
+class Failed(ValueError):
+    """A game does not begin, tried twice: its file is broken, or its engine."""
+
+
 class Env(Protocol):
     """What the rest of the code asks of an environment. Subclass it to inherit the defaults."""
 

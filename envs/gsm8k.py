@@ -3,8 +3,9 @@ SVAMP, MAWPS.
 
     python -m envs.gsm8k --data PATH/train.jsonl
 
-A line is {"question": ..., "answer": "solution with <<48/2=24>> calculator marks\\n#### 24"};
-SVAMP's {"Body", "Question", "Equation", "Answer"} and MAWPS's {"input", "target"} are read too.
+A line is {"question": ..., "answer": "solution with <<48/2=24>> calculator marks\\n#### 24"}. Read
+too are SVAMP's {"Body", "Question", "Equation", "Answer"}, ASDiv's {"body", "question", "formula",
+"answer"} and MAWPS's {"input", "target"} or {"sQuestion", "lSolutions"}, and one JSON list of such.
 
 PATH is a file, which a hash splits into train, valid and test, or a folder with train.jsonl and
 test.jsonl: then test stays the official one and valid is a tenth of train. The marks are the
@@ -18,7 +19,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from envs import SPLITS, Env, Step
-from envs.lib.problems import json_lines, read_file, read_splits
+from envs.lib.problems import read_file, read_splits, records
 from envs.lib.text import content_hash, expect, field
 
 WHERE = ("get train.jsonl and test.jsonl from github.com/openai/grade-school-math "
@@ -99,20 +100,27 @@ def without_power(solution):
 
 
 def number_of(record, name):
-    """A field that holds a number, or a text of one."""
+    """A field that holds a number, a text of one, or a list of one. "9 (apples)" is ASDiv's."""
     value = record.get(name)
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value if number else field(record, name)
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    return re.sub(r"\s*\([^()]*\)$", "", expect(value, str, name))
 
 
 def read_problem(record):
-    """A record of any of the three formats -> (question, solution that ends in "#### N").
-    ValueError when it is none."""
-    if "Body" in expect(record, dict, "it"):  # SVAMP
-        question = f"{field(record, 'Body').strip()} {field(record, 'Question')}"
-        solution = f"{field(record, 'Equation')}\n#### {number_of(record, 'Answer')}"
+    """A record of any of the formats -> (question, solution that ends in "#### N"). ValueError when
+    it is none."""
+    record = {name.lower(): value for name, value in expect(record, dict, "it").items()}
+    if "body" in record:  # SVAMP, ASDiv
+        question = f"{field(record, 'body').strip()} {field(record, 'question')}"
+        equation = field(record, "formula" if "formula" in record else "equation")
+        solution = f"{equation}\n#### {number_of(record, 'answer')}"
     elif "input" in record:  # MAWPS
         question, solution = field(record, "input"), f"#### {number_of(record, 'target')}"
+    elif "squestion" in record:  # the same, as first published
+        question, solution = field(record, "squestion"), f"#### {number_of(record, 'lsolutions')}"
     else:
         question, solution = field(record, "question"), field(record, "answer")
     solution = without_power(solution)
@@ -125,7 +133,7 @@ def read_problem(record):
 
 def read_jsonl(path):
     """[(question, solution)]. ValueError naming the file and the line that is malformed."""
-    return read_file(path, json_lines, read_problem, WHERE)
+    return read_file(path, records, read_problem, WHERE)
 
 
 class GSM8K(Env):

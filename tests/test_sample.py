@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import envs
 import run
 import sample
 import train
@@ -51,15 +52,32 @@ def test_a_model_plays_and_one_sees_every_turn(tmp_path, capsys):
     assert "lost in 4 turns, reward 0.00" in last
 
 
+BROKEN = """
+from envs import house
+
+class Broken(house.House):
+    def reset(self, task, split):
+        raise ValueError("no game in it")
+
+def make(data=""):
+    env = Broken(1)
+    env.workers, env.time_limit = 1, 60
+    return env
+"""
+
+
 @pytest.mark.parametrize("argv, complaint", [
     ("--env nope --play", "unknown environment 'nope'"),
     ("--env guess --play --level 2", "--level"),
     ("--env house --agent nowhere", "no checkpoint at nowhere"),
+    ("--env broken --play", "error: broken: ValueError: no game in it, twice"),
     ("nowhere", "no checkpoint at nowhere")])
-def test_what_cannot_be_played_is_one_line(argv, complaint, capsys):
+def test_what_cannot_be_played_is_one_line(argv, complaint, tmp_path, monkeypatch, capsys):
+    (tmp_path / "broken.py").write_text(BROKEN)
+    monkeypatch.setattr(envs, "__path__", [*envs.__path__, str(tmp_path)])
     assert sample.main(argv.split()) == 2
-    err = capsys.readouterr().err
-    assert complaint in err and err.count("\n") == 1
+    err = [line for line in capsys.readouterr().err.splitlines() if "warning" not in line]
+    assert complaint in err[0] and len(err) == 1
 
 
 @pytest.mark.parametrize("confused", [

@@ -32,6 +32,8 @@ def main():
     parser.add_argument("--level", type=int, default=3,
                         help="which families and how many games: 1 to 3")
     args = parser.parse_args()
+    if args.games < 0:
+        parser.error("--games is 0 or more")
     if args.make:
         return made.command(args.make, args.games or 960)
     data = folder_of(args.data)
@@ -42,10 +44,9 @@ def main():
             sys.exit(f"no ALFWorld games in {data}: {WHERE}")
         sys.exit(0 if won >= 0.95 * games else 1)
     try:
-        env = make(data, args.level)
-    except ValueError as error:
+        by_hand(make(data, args.level), args.seed, args.split)
+    except (ValueError, OSError) as error:
         sys.exit(str(error))
-    by_hand(env, args.seed, args.split)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,8 @@ def read_splits(path):
     missing, spare = [split for split in SPLITS if not found[split]], found.pop("spare")
     if missing and spare:
         used = {game.name for games in found.values() for game in games}
-        found[missing.pop(0)] = [game for game in spare if game.name not in used]
+        if fresh := [game for game in spare if game.name not in used]:
+            found[missing.pop(0)] = fresh
     source = next((split for split in SPLITS if found[split]), None)
     if source is None:
         raise ValueError(

@@ -102,7 +102,7 @@ class Pool:
 
     def insist(self, calls):
         """Answers that must come: workers that fail are replaced, and all is asked once more.
-        ValueError when that fails too."""
+        envs.Failed when that fails too."""
         for _ in range(2):
             answers = self.ask(calls)
             failing = {call[0]: why for call, (fine, why) in zip(calls, answers) if not fine}
@@ -110,7 +110,7 @@ class Pool:
                 return [value for _, value in answers]
             for number in failing:
                 self.kill(number)
-        raise ValueError(f"{self.name}: {failing.popitem()[1]}, twice")
+        raise envs.Failed(f"{self.name}: {failing.popitem()[1]}, twice")
 
     def ask(self, calls):
         """-> an answer for each call: (True, value), (False, why), or (None, why) for one that

@@ -2,12 +2,17 @@
 import os
 
 from envs import SPLITS, split_of
-from envs.lib.text import one_space, read_jsonl
+from envs.lib.text import expect, lines, one_space, read_json, read_jsonl
 
 
-def json_lines(path):
-    """("line 3", what it holds) of JSON lines."""
-    yield from ((f"line {number}", record) for number, record in read_jsonl(path))
+def records(path):
+    """("line 3", what it holds) of JSON lines, ("item 3", ...) of a JSON list."""
+    begin = next((line.strip() for _, line in lines(path) if line.strip()), "")
+    if begin.startswith("["):
+        found = expect(read_json(path), list, "it")
+        yield from ((f"item {number}", record) for number, record in enumerate(found, 1))
+    else:
+        yield from ((f"line {number}", record) for number, record in read_jsonl(path))
 
 
 def read_file(path, records, read_problem, where):

@@ -58,7 +58,9 @@ def close(boxes, begin, end):
 UNICODE = str.maketrans({
     "π": r"\pi ", "∞": r"\infty ", "×": "*", "·": "*", "⋅": "*", "−": "-", "–": "-",
     "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
-    "±": r"\pm ", "°": r"^\circ", "√": r"\sqrt ", "θ": r"\theta ", "∅": r"\emptyset "})
+    "±": r"\pm ", "°": r"^\circ", "√": r"\sqrt ", "θ": r"\theta ", "∅": r"\emptyset ",
+    "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}"})
+SIZES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}  # powers of ten
 GROUP = r"\{(?:[^{}]|\{[^{}]*\})*\}"  # braces, and braces within
 ARGUMENT = r" *([0-9a-zA-Z]|\\[a-zA-Z]+)"  # what a command without braces takes
 PATTERNS = [(re.compile(pattern), new) for pattern, new in [
@@ -73,12 +75,16 @@ PATTERNS = [(re.compile(pattern), new) for pattern, new in [
     (r"\\(?:left|right)\.", ""),
     (r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits)(?![a-zA-Z])", ""),
     (r"\\(?:text(?:bf|it|rm|sf|normal)?|mbox|hbox|mathrm|rm|operatorname) ?\{", r"\\text{"),
-    (r"\\text\{ ?,? ?(?:and|or) ?\}", ","),
-    (r" (?:and|or) ", ","),
+    (r",? ?\\text\{ ?,? ?(?:and|or) ?\}", ","),
+    (r",? (?:and|or) ", ","),
+    (r"\\text\{ ?([ei]) ?\}", r"\1"),  # upright: the constants, not units
+    (r"(?<=[0-9]) ?(\\text\{)? ?(hundred|thousand|[mb]illion|trillion)(?![a-z]) ?(?(1)(\}?))",
+     lambda m: f"*10^{SIZES[m[2]]}" + (r"\text{" if m[1] and not m[3] else "")),
     (r"\\(?:mathbf|boldsymbol|bm|mathit|vec) ?\{([^{}]*)\}", r"\1"),
     (r"\\(?:l|r)brace(?![a-zA-Z])", lambda m: r"\{" if m[0][1] == "l" else r"\}"),
     (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
-    (r"\\(le|ge|ne)q(?![a-zA-Z])", r"\\\1"),
+    (r"\\(le|ge|ne)q(?:slant)?(?![a-zA-Z])", r"\\\1"),
+    (r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}"),
     (r"<=", r"\\le "), (r">=", r"\\ge "),
     (r"\\varnothing(?![a-zA-Z])|\\\{ *\\\}", r"\\emptyset "),
     (r"\\(?:cdot|times|ast)(?![a-zA-Z])", "*"),
@@ -127,10 +133,11 @@ def without_name(gold, said):
 
 UNITS = {  # the one name of a unit -> its other names; an s at the end is taken away before
     "": "unit", "degree": "deg", "dollar": "usd", "percent": "", "cent": "", "mm": "millimeter",
-    "cm": "centimeter centimetre", "meter": "metre", "km": "kilometer kilometre", "mile": "mi",
-    "inch": "inche", "ft": "foot feet", "yard": "yd", "hour": "hr", "minute": "min",
-    "second": "sec", "day": "", "week": "", "month": "", "year": "", "kg": "kilogram", "gram": "",
-    "lb": "pound", "ounce": "oz", "liter": "litre", "gallon": "", "mph": "mile/hour mileperhour"}
+    "cm": "centimeter centimetre", "meter": "metre m", "km": "kilometer kilometre", "mile": "mi",
+    "inch": "inche", "ft": "foot feet", "yard": "yd", "hour": "hr h", "minute": "min",
+    "second": "sec s", "day": "", "week": "", "month": "", "year": "", "kg": "kilogram", "gram": "",
+    "lb": "pound", "ounce": "oz", "liter": "litre", "gallon": "", "mile/hour": "mph",
+    "km/hour": "kph"}
 NAMES = {name: unit for unit, names in UNITS.items() for name in (unit, *names.split())}
 KNOWN = "|".join(sorted((name for name in NAMES if len(name) > 1), key=len, reverse=True))
 ALL_TEXT = re.compile(r"\\text\{([^{}]*)\}")
@@ -138,6 +145,8 @@ WORDS = re.compile(r"[a-zA-Z]{3,}|\\text\{[a-zA-Z]{2,}\}")
 EXPONENT = r"[2-9]|\{-[0-9]\}"
 POWER = rf"(?:\^({EXPONENT}))?"
 MORE = rf"((?:[*/]?\\text\{{[a-zA-Z./]+\}}(?:\^(?:{EXPONENT}))?)*)"  # m/s
+PART = re.compile(rf"([*/]?)\\text\{{([a-zA-Z./]+)\}}{POWER}")  # one of MORE
+PER = re.compile(r"/|(?<=[a-z])per(?=[a-z])")
 TEXT_UNIT = re.compile(rf"(.+?)\\text\{{([a-zA-Z./]+)\}}{POWER}{MORE}")
 PLAIN_UNIT = re.compile(rf"(.*[0-9)}} ])((?:square|cubic|sq)?(?:{KNOWN})s?){POWER}()")
 SIGNS = (("percent", re.compile(r"(.+?)\\?%")), ("degree", re.compile(r"(.+?)\^\\circ")),
@@ -155,7 +164,10 @@ def split_unit(text):
             return "".join(found.groups()), unit
     text = text.replace(r"\$", "").replace("$", "")
     found = TEXT_UNIT.fullmatch(text) or PLAIN_UNIT.fullmatch(text)
-    return (found[1].strip(), unit_name(found[2], found[3]) + found[4]) if found else (text, "")
+    if not found:
+        return text, ""
+    more = PART.sub(lambda m: (m[1] or "*") + unit_name(m[2], m[3]), found[4])
+    return found[1].strip(), unit_name(found[2], found[3]) + more
 
 
 def unit_name(words, power):
@@ -165,8 +177,11 @@ def unit_name(words, power):
         if words.startswith(prefix):
             words, power = words.removeprefix(prefix), its
             break
-    words = words.removesuffix("s") if len(words) > 2 else words
-    name = NAMES.get(words, words) if words != "m" else "meter"
+    parts = [part.removesuffix("s") if len(part) > 2 else part for part in PER.split(words)]
+    if not all(part in NAMES for part in parts):  # a word that happens to hold a "per"
+        parts = [words.removesuffix("s") if len(words) > 2 else words]
+    name = "/".join(NAMES.get(part, part) for part in parts)
+    name = NAMES.get(name, name)
     return f"{name}^{power}" if power and name else name
 
 
@@ -174,6 +189,7 @@ def unit_name(words, power):
 
 DECIMAL = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
 FRACTION = re.compile(r"([+-]?)([0-9]*)\\frac\{([^{}]+)\}\{([^{}]+)\}")
+REPEATING = re.compile(r"([+-]?)([0-9]*)\.([0-9]{0,9})\\(?:overline|bar)\{?([0-9]{1,9})\}?")
 MIXED = re.compile(r"([+-]?)([0-9]+) ([0-9]+)/([0-9]+)")
 TEN = r"10\^(?:([+-]?[0-9]{1,3})|\{([+-]?[0-9]{1,3})\})"
 SCIENTIFIC = [re.compile(rf"({DECIMAL})\*{TEN}"), re.compile(rf"([+-]?){TEN}"),
@@ -194,6 +210,10 @@ def number(text):
         if found := pattern.fullmatch(text):
             factor = found[1] if found[1].strip("+-") else f"{found[1]}1"
             return Fraction(factor) * Fraction(10) ** int(found[2] or found[3])
+    if found := REPEATING.fullmatch(text):  # 0.1\overline{6} = (16 - 1) / 90
+        sign, whole, once, again = found.groups()
+        repeated = Fraction(int(again), (10 ** len(again) - 1) * 10 ** len(once))
+        return Fraction(f"{sign}1") * (Fraction(f"{whole or 0}.{once}0") + repeated)
     found = FRACTION.fullmatch(text) or MIXED.fullmatch(text)
     if not found:
         return simple(text)

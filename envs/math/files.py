@@ -5,7 +5,7 @@
     Minerva        {"problem" or "question", "solution" with a box, "answer" perhaps}
     OlympiadBench  {"question", "solution": [...], "final_answer": [...], ...}
     AIME, AMC      {"problem" or "question", "answer": a text or a number, "solution" perhaps}
-    GSM8K, SVAMP, MAWPS   as envs/gsm8k.py reads them
+    GSM8K, SVAMP, ASDiv, MAWPS     as envs/gsm8k.py reads them
 
 Each becomes (problem, answer, solution); the solution is "" where the file has none.
 """
@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from envs import gsm8k
 from envs.lib import problems
-from envs.lib.text import expect, lines, read_json, texts
+from envs.lib.text import expect, texts
 from envs.math.answers import last_box, normal
 
 WHERE = ("get the published jsonl of MATH, AIME, AMC, Minerva, OlympiadBench, DeepScaleR, GSM8K, "
@@ -24,10 +24,9 @@ WHERE = ("get the published jsonl of MATH, AIME, AMC, Minerva, OlympiadBench, De
 
 def read_problem(record):
     """A record of any format -> (problem, answer, solution). ValueError when it is none."""
-    expect(record, dict, "it")
-    if "Body" in record or "input" in record or "####" in str(record.get("answer")):
+    record = {name.lower(): value for name, value in expect(record, dict, "it").items()}
+    if {"body", "input", "squestion"} & record.keys() or "####" in str(record.get("answer")):
         return word_problem(record)
-    record = {name.lower(): value for name, value in record.items()}
     problem = first_text(record, "problem", "question")
     if context := first_text(record, "context"):
         problem = f"{context}\n{problem}"
@@ -42,7 +41,7 @@ def read_problem(record):
 
 
 def word_problem(record):
-    """GSM8K, SVAMP, MAWPS. The calculator marks <<48/2=24>> are taken out."""
+    """GSM8K, SVAMP, ASDiv, MAWPS. The calculator marks <<48/2=24>> are taken out."""
     question, solution = gsm8k.read_problem(record)
     work, _, answer = gsm8k.MARK.sub("", solution).rpartition("####")
     answer = answer.strip().removesuffix(".0")
@@ -94,18 +93,6 @@ def check(answer):
         raise ValueError(f"the answer cannot stand in a box: {answer[:40]!r}")
 
 
-# ---- files ----
-
-def records(path):
-    """("line 3", what it holds) of JSON lines, ("item 3", ...) of a JSON list."""
-    begin = next((line.strip() for _, line in lines(path) if line.strip()), "")
-    if begin.startswith("["):
-        found = expect(read_json(path), list, "it")
-        yield from ((f"item {number}", record) for number, record in enumerate(found, 1))
-    else:
-        yield from problems.json_lines(path)
-
-
 def read_file(path):
     """[(problem, answer, solution)]. ValueError naming the file and the line that is malformed."""
-    return problems.read_file(path, records, read_problem, WHERE)
+    return problems.read_file(path, problems.records, read_problem, WHERE)

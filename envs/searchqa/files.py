@@ -29,6 +29,7 @@ import csv
 import os
 import re
 import string
+import sys
 import unicodedata
 
 from envs import SPLITS, split_of
@@ -37,9 +38,11 @@ from envs.lib.text import (cleaned, expect, field, lines, one_space, optional, p
 
 # titles: of the passages that the answer takes, where they are known
 Question = collections.namedtuple("Question", "text answers family titles passages")
+ANSWERS = ("golden_answers", "possible_answers", "golden_answer", "answers", "answer", "Answer")
 KINDS = (".json", ".jsonl", ".tsv", ".csv")
 # a word of a file's name -> split
-WORDS = {"train": "train", "valid": "valid", "validation": "valid", "dev": "valid", "test": "test"}
+WORDS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid",
+         "eval": "valid", "test": "test"}
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -121,8 +124,7 @@ def expanded(value):
 
 def answers_of(record):
     """All that counts as right, in the order of the file."""
-    names = ("golden_answers", "possible_answers", "golden_answer", "answers", "answer", "Answer")
-    name = next((name for name in names if name in record), None)
+    name = next((name for name in ANSWERS if name in record), None)
     if name is None:
         raise ValueError("no field 'answer'")
     value = record[name]
@@ -174,6 +176,7 @@ def pair(passage):
 def titles_of(record):
     """Of the passages that the answer takes."""
     facts = record.get("supporting_facts") or []
+    facts = parse_json(facts) if isinstance(facts, str) else facts
     if isinstance(facts, dict):
         found = texts(field(facts, "title", list), "supporting_facts")
     else:
@@ -224,19 +227,39 @@ def split_in_name(path):
     return next((WORDS[word] for word in words if word in WORDS), None)
 
 
+def keeps_back(path):
+    """Is it a published test file without answers? Its first record tells."""
+    if split_in_name(path) != "test":
+        return False
+    first = next(records(path), None)
+    return first is not None and not any(first.get(name) for name in ANSWERS)
+
+
+def questions_of(folder):
+    """Its files of questions that have answers. ValueError where there is none."""
+    files = files_of(folder, corpus=False)
+    closed = [file for file in files if keeps_back(file)]
+    for file in closed:
+        print(f"searchqa: {file} has no answers and is left out", file=sys.stderr)
+    if len(closed) == len(files):
+        raise ValueError(f"{folder}: holds no question files with answers ({' '.join(KINDS)})")
+    return [file for file in files if file not in closed]
+
+
 def read_splits(path):
     """A file or a folder -> {split: [Question]}, no question twice. Where every file of a folder
     names its split and there is a train, they stay as they are; train gives a tenth for a valid
-    that is missing, and a lone valid is the test. Else by hash of the question."""
-    files = [path]
-    if os.path.isdir(path):
-        files = files_of(path, corpus=False)
-        if not files:
-            raise ValueError(f"{path}: holds no question files ({' '.join(KINDS)})")
+    that is missing, and a lone valid is the test. Else by hash of the question. A test file without
+    answers is left out."""
+    files = questions_of(path) if os.path.isdir(path) else [path]
     names = [split_in_name(file) for file in files]
-    named = "train" in names and len(set(names)) > 1 and None not in names
-    official = os.path.isdir(path) and named
-    # A published test has no answers, so what is called dev is our test.
+    official = "train" in names and len(set(names)) > 1 and None not in names
+    if not official and len(set(names)) > 1:
+        stray = [os.path.basename(file) for name, file in zip(names, files) if name is None]
+        why = f"{stray[0]} names none" if stray else "no file is called train"
+        print(f"searchqa: {path}: the splits in the files' names do not count, because {why}; "
+              "a hash of each question decides", file=sys.stderr)
+    # What is called dev is our test where there is no other.
     lone = official and "test" not in names
     tenth = lone or "valid" not in names  # of train, for valid
     splits, seen = {split: [] for split in SPLITS}, set()

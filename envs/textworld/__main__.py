@@ -26,14 +26,14 @@ def main():
     levels = [args.level] if args.level else list(LEVELS)
     try:
         worlds = [make(level=level, game=args.game) for level in levels]
-    except ValueError as error:
+        if args.check:
+            check.check(worlds, args.check)
+        if args.parser:
+            check.score(worlds, args.parser)
+        if not args.check and not args.parser:
+            by_hand(worlds[0], args.seed, "train")
+    except (ValueError, OSError) as error:
         sys.exit(str(error))
-    if args.check:
-        check.check(worlds, args.check)
-    if args.parser:
-        check.score(worlds, args.parser)
-    if not args.check and not args.parser:
-        by_hand(worlds[0], args.seed, "train")
 
 
 if __name__ == "__main__":

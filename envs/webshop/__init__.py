@@ -12,14 +12,15 @@ A turn is `search[words]` or `click[what stands on the page]`, in capitals or no
 shows the same page again and costs the turn. Buying ends the game, and so do 15 turns. Level 2
 shows the pages as published, level 1 in few words (engine.read_short).
 
-Goals are the human instructions, or synthetic ones by the official recipe where no instruction is
-about a product of this shop. Their order is the official shuffle (seed 233). Where there are more
+Goals are the human instructions, or synthetic ones by the official recipe where too few
+instructions are about products of this shop. Their order is the official shuffle (seed 233). Where there are more
 than 1,500 the splits are official too: test the first 500, valid the next 1,000, train the rest.
 Otherwise a hash decides (envs.split_of).
 """
 import copy
 import os
 import random
+import sys
 
 from envs import SPLITS, Env, Step, split_of
 from envs.lib.text import content_hash
@@ -47,14 +48,7 @@ class WebShop(Env):
         self.size, self.read, self.context = LEVELS[level]
         # (split, number) of a goal -> what the expert says, or None. All copies share it.
         self.plans = {}
-        random.Random(233).shuffle(goals)
-        if len(goals) > VALID:
-            self.goals = {
-                "test": goals[:TEST], "valid": goals[TEST:VALID], "train": goals[VALID:]}
-        else:
-            self.goals = {split: [] for split in SPLITS}
-            for goal in goals:
-                self.goals[split_of(goal.text)].append(goal)
+        self.goals = split_goals(goals)
         empty = [split for split in SPLITS if not self.goals[split]]
         if empty:
             raise ValueError(f"webshop: too few goals ({len(goals)}), "
@@ -122,8 +116,17 @@ class WebShop(Env):
         return step.info["success"]
 
 
+def split_goals(goals):
+    """-> {split: goals}, in the official order"""
+    goals = list(goals)
+    random.Random(233).shuffle(goals)
+    if len(goals) > VALID:
+        return {"test": goals[:TEST], "valid": goals[TEST:VALID], "train": goals[VALID:]}
+    return {split: [goal for goal in goals if split_of(goal.text) == split] for split in SPLITS}
+
+
 def make(data="", level=2, turns=0, goals=""):
-    """goals: "human", "synthetic", or "" for human ones where there are any."""
+    """goals: "human", "synthetic", or "" for human ones where there are enough for all splits."""
     if level not in LEVELS or goals not in ("", "human", "synthetic"):
         raise ValueError("webshop has levels 1 and 2 and goals human or synthetic, "
                          f"not {level}, {goals!r}")
@@ -134,6 +137,11 @@ def make(data="", level=2, turns=0, goals=""):
         raise ValueError(f"webshop needs {error.name}: "
                          "pip install 'rapidfuzz>=3' 'tantivy>=0.27'") from None
     folder = data or os.environ.get("WEBSHOP_DATA", "")
-    env = WebShop(level, turns, *read_files(folder, goals))
+    products, asked = read_files(folder, goals)
+    if not goals and not all(split_goals(asked).values()):
+        print(f"webshop: {folder}: {len(asked)} human instructions are too few for three splits; "
+              "the goals are synthetic", file=sys.stderr)
+        products, asked = read_files(folder, "synthetic")
+    env = WebShop(level, turns, products, asked)
     env.files = paths(folder)
     return env

@@ -21,13 +21,14 @@ def main():
     parser.add_argument("--products", type=int, default=300, help="of a made-up shop")
     parser.add_argument("--seed", type=int, default=0, help="which goal to play, or which shop")
     args = parser.parse_args()
+    if args.products < 1:
+        parser.error("--products is 1 or more")
     if args.make:
         return write_whole(args.make, lambda path: made.write(path, args.products, args.seed))
     try:
-        env = make(args.data, args.level)
-    except ValueError as error:
+        by_hand(make(args.data, args.level), args.seed, "train")
+    except (ValueError, OSError) as error:
         sys.exit(str(error))
-    by_hand(env, args.seed, "train")
 
 
 if __name__ == "__main__":

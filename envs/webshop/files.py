@@ -57,7 +57,8 @@ def read(folder, wanted=""):
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
     goals = []
-    if wanted != "synthetic" and (wanted or glob.glob(os.path.join(folder, INSTRUCTIONS))):
+    said = glob.glob(os.path.join(glob.escape(folder), INSTRUCTIONS))
+    if wanted != "synthetic" and (wanted or said):
         goals = human_goals(products, *load(folder, INSTRUCTIONS))
     if not goals and wanted != "human":
         goals = synthetic_goals(products)

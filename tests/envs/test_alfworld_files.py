@@ -2,6 +2,7 @@
 its commands."""
 import json
 import random
+import shutil
 import subprocess
 import sys
 
@@ -35,6 +36,13 @@ def test_missing_folders_are_made_up_for(tmp_path, counts, sizes):
     assert found["valid"]
     assert sizes is None or tuple(len(found[split]) for split in envs.SPLITS) == sizes
     assert found == files.read_splits(tmp_path / "json_2.1.1")
+
+
+def test_a_spare_folder_of_known_games_makes_up_for_nothing(tmp_path):
+    made.write_games(tmp_path, train=60)
+    shutil.copytree(tmp_path / "json_2.1.1/train", tmp_path / "json_2.1.1/valid_train")
+    found = files.read_splits(tmp_path)
+    assert all(found.values()) and sum(map(len, found.values())) == 60
 
 
 def test_levels_choose_families_and_numbers(rooms):

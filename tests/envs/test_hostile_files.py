@@ -9,6 +9,7 @@ import pytest
 from envs import gsm8k
 from envs.alfworld import ALFWorld, files as alfworld_files
 from envs.lib import text
+from envs.math.files import read_file as read_math
 from envs.searchqa import files as searchqa
 from envs.webshop import files as webshop, made
 from searchqa_made import COLUMNS, HOTPOT, MUSIQUE, PASSAGE, SDS, TRIVIA, TWO_WIKI
@@ -16,6 +17,9 @@ from searchqa_made import COLUMNS, HOTPOT, MUSIQUE, PASSAGE, SDS, TRIVIA, TWO_WI
 GSM = {"question": "How many?", "answer": "2+2=<<2+2=4>>4\n#### 4"}
 SVAMP = {"Body": "Two cats.", "Question": "How many?", "Equation": "( 2.0 )", "Answer": 2.0}
 MAWPS = {"input": "3 and 4?", "target": 7.0}
+FIRST = {"iIndex": 1, "sQuestion": "3 and 4?", "lEquations": ["X=3+4"], "lSolutions": [7.0]}
+ASDIV = {"body": "Seven apples, two more.", "question": "How many?", "formula": "7+2=9",
+         "answer": "9 (apples)"}
 ABOUT = {"attributes": ["easy clean"], "instruction": "Find me a table",
          "instruction_attributes": ["easy clean"]}
 SAID = {"instruction": "i need a table.", "instruction_attributes": ["easy clean"],
@@ -52,7 +56,8 @@ def question(path):
 
 READERS = {
     "gsm8k": (GSM, lines_of(gsm8k.read_jsonl)), "svamp": (SVAMP, lines_of(gsm8k.read_jsonl)),
-    "mawps": (MAWPS, lines_of(gsm8k.read_jsonl)),
+    "mawps": (MAWPS, lines_of(gsm8k.read_jsonl)), "asdiv": (ASDIV, lines_of(gsm8k.read_jsonl)),
+    "mawps, as first published": (FIRST, lines_of(gsm8k.read_jsonl)),
     **{name: (record, lines_of(question)) for name, record in {
         "hotpot": HOTPOT, "columns": COLUMNS, "2wiki": TWO_WIKI, "musique": MUSIQUE,
         "trivia": TRIVIA, "sds": SDS, "evouna": {"question": "Q?", "golden_answer": "a/b"},
@@ -199,9 +204,12 @@ def test_a_byte_order_mark_and_other_line_ends(mark, end, tmp_path):
         path = tmp_path / name
         path.write_bytes((mark + end.join(lines) + end).encode())
         return str(path)
-    math = write("m.jsonl", json.dumps(GSM), "", json.dumps(SVAMP), json.dumps(MAWPS))
-    assert [asked for asked, _ in gsm8k.read_jsonl(math)] == [
-        "How many?", "Two cats. How many?", "3 and 4?"]
+    math = [json.dumps(record) for record in (GSM, SVAMP, MAWPS, FIRST, ASDIV)]
+    for path in (write("m.jsonl", math[0], "", *math[1:]), write("m.json", "[", ",".join(math), "]")):
+        assert [(asked, text.rpartition("#### ")[2]) for asked, text in gsm8k.read_jsonl(path)] == [
+            ("How many?", "4"), ("Two cats. How many?", "2.0"), ("3 and 4?", "7.0"),
+            ("3 and 4?", "7.0"), ("Seven apples, two more. How many?", "9")]
+        assert [answer for _, answer, _ in read_math(path)] == ["4", "2", "7", "7", "9"]
     nq = json.dumps({"question": "Q?", "answer": ["a"]})
     for path in (write("q.jsonl", nq, nq), write("q.json", f"[{nq},", f"{nq}]"),
                  write("q.csv", "Question,Answer", "Q?,a", '"Q?",a'),

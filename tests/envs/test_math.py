@@ -100,7 +100,17 @@ def test_a_box_is_counted_whether_right_or_wrong(small):
     (r"5\text{ m}\text{ s}^{-1}", "5.0"),
     ("0.0000672", r"6.72 \times 10^{-5}"), ("128, 256", "256,128"),
     (r"\begin{pmatrix} -1/3 \\ 2 \end{pmatrix}", r"\begin{bmatrix}-\frac13\\2\end{bmatrix}"),
-    ("5", "$5$"), ("5", "5."), ("5", "(5)"), ("5", box("5")), ("-5", "\u22125")])
+    ("5", "$5$"), ("5", "5."), ("5", "(5)"), ("5", box("5")), ("-5", "\u22125"),
+    ("2i", r"2\mathrm{i}"), (r"6-5\mathrm{i}", "6-5i"), ("2e", r"2\text{e}"),
+    ("1,2,3", "1, 2, and 3"), ("1,2,3", r"1, 2, \text{ and } 3"), ("x=1,x=2", r"x=1,\text{ or }x=2"),
+    ("1, 2, and 3", "3,2,1"), (r"45\text{ mph}", r"45\text{ miles per hour}"),
+    (r"45\text{ miles/hour}", "45 mph"), (r"3\text{ m/s}", r"3\,\mathrm{m}/\mathrm{s}"),
+    (r"3\text{ m/s}", r"3\text{ meters per second}"), (r"9.8\text{ m/s}^2", r"9.8\text{ m}/\text{s}^2"),
+    (r"60\text{ km/h}", r"60\text{ kilometers per hour}"), (r"4\text{ papers}", r"4\text{ paper}"),
+    ("5000000", r"5\text{ million}"), (r"5\text{ million}", "5,000,000"), (r"\$5 million", "5000000"),
+    (r"2\text{ thousand dollars}", r"\$2000"), ("2 hundred", "200"), ("1.5 billion", "1500000000"),
+    (r"x\ge2", r"x\geqslant 2"), (r"\frac12", r"{1 \over 2}"), (r"\frac12", "½"),
+    ("1/3", r"0.\overline{3}"), (r"-\frac16", r"-0.1\overline{6}"), (r"0.\bar{27}", "3/11")])
 def test_equal_answers_are_right_without_the_library(gold, answer):
     assert rules(gold, answer)
 
@@ -113,6 +123,8 @@ WRONG = [
     (r"\$5", r"5 \text{ cents}"), ("1/3", "0.3333333"), (r"\sqrt{51}", "7.141428"),
     (r"\frac{1}{3^{50}}", "0"), ("e", "E"), ("i", "I"), ("e", "2.718281828"), ("0", "1/0"),
     (r"\infty", r"\frac{1}{0}"), (r"\infty", "oo"), (r"\infty", r"-\infty"), ("2", r"\pm 2"),
+    ("2", r"2\mathrm{i}"), ("2", r"2\mathrm{e}"), ("5", r"5\text{ million}"), ("1,2,3", "1, 2, or"),
+    (r"3\text{ m/s}", r"3\text{ km/h}"), (r"3\text{ m/s}", r"3\text{ m/s}^2"), ("1/3", r"0.\overline{4}"),
     ("0", "x^2-4=0"), ("x+1", "y+1"), ("5", "\u0665"), ("5", "5." + "0" * 99 + "1"), ("5", "")]
 
 

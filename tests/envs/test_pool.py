@@ -237,7 +237,7 @@ def test_a_reset_is_tried_once_more_and_then_named_in_one_line(more):
     assert batch.demos([5, str(once)], "train", 0, "junior")[1][0] == f"train {once}"
     # They go on although the worker of one of them was replaced for the demonstration.
     assert told(batch.step_many([0, 3], "ef")) == ["0 2 e", "3 2 f"]
-    with pytest.raises(ValueError, match="^shaky: .*died.*") as error:
+    with pytest.raises(envs.Failed, match="^shaky: .*died.*") as error:
         batch.reset_many([0, 1, "never", 3], "train")
     assert "\n" not in str(error.value)
     works_again(batch)

@@ -162,10 +162,28 @@ def test_official_splits_stay_as_they_are(tmp_path):
     assert 0 < len(found["valid"]) < 25
     found = split_texts(write(tmp_path / "named", train=train, test=test))
     assert found["test"] == set(test) and found["train"] | found["valid"] == set(train)
+    found = split_texts(write(tmp_path / "val", train=train, val=dev, test=test))
+    assert found == {"train": set(train), "valid": set(dev), "test": set(test)}
 
 
-def test_without_official_splits_a_hash_decides_whatever_the_file(tmp_path):
+def test_a_published_test_without_answers_is_left_out(tmp_path, capsys):
+    train, dev = ([f"{name} {i}" for i in range(50)] for name in "td")
+    folder = write(tmp_path / "hotpot", hotpot_train=train, hotpot_dev=dev)
+    closed = tmp_path / "hotpot/hotpot_test_fullwiki.json"
+    closed.write_text(json.dumps([{"_id": "1", "question": "Q?", "context": []}]))
+    assert split_texts(folder)["test"] == set(dev)
+    assert capsys.readouterr().err == f"searchqa: {closed} has no answers and is left out\n"
+    closed.write_text("[{")  # broken is not the same as without answers
+    assert "after record 0" in refused(folder)
+    (tmp_path / "alone").mkdir()
+    closed.rename(tmp_path / "alone/test.json").write_text('{"question": "Q?"}')
+    assert "holds no question files with answers" in refused(tmp_path / "alone")
+
+
+def test_without_official_splits_a_hash_decides_whatever_the_file(tmp_path, capsys):
     texts = [f"q {i}" for i in range(100)]
     found = split_texts(write(tmp_path / "mixed", a_train=texts, b=texts[:50]))
+    said = capsys.readouterr().err
+    assert "do not count, because b.json" in said and "names none" in said and said.count("\n") == 1
     assert all(envs.split_of(text) == split for split, part in found.items() for text in part)
     assert sum(map(len, found.values())) == 100

@@ -123,6 +123,24 @@ def test_synthetic_goals_ask_for_every_combination(folder, tmp_path):
                      goals="synthetic").reset(0, "train").split(" [SEP] ")[2].startswith("Find me ")
 
 
+def test_the_name_of_a_folder_does_not_change_the_goals(tmp_path):
+    made.write(tmp_path / "shop[1]", 30)
+    made.write(tmp_path / "plain", 30)
+    assert files.read(str(tmp_path / "shop[1]")) == files.read(str(tmp_path / "plain"))
+
+
+def test_too_few_human_goals_for_three_splits_give_way_to_synthetic_ones(tmp_path, capsys):
+    made.write(tmp_path, 40)
+    path = tmp_path / "items_human_ins.json"
+    said = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(list(said.items())[:1])))
+    env = envs.make("webshop", data=str(tmp_path))
+    assert env.reset(0, "train").split(" [SEP] ")[2].startswith("Find me ")
+    assert "1 human instructions are too few" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="too few goals"):
+        envs.make("webshop", data=str(tmp_path), goals="human")
+
+
 def test_the_official_splits_where_there_are_goals_enough(tmp_path):
     made.write(tmp_path, 1100)
     env, goals = envs.make("webshop", data=str(tmp_path)), files.read(str(tmp_path))[1]
