@@ -56,6 +56,7 @@ class ChatTokenizer:
     first: Frame = None  # the first user turn, the later ones, an assistant turn
     later: Frame = None
     says: Frame = None
+    day: str = ""  # that the template's preamble names, where it names one
     name = "folder"
     roles = ()
 
@@ -148,8 +149,9 @@ class ChatTokenizer:
                 and (text.startswith(mark) if mark == b" " else mark in text)]
 
     def state(self):
-        """What a checkpoint keeps: where the folder is, and a hash of what it must hold."""
-        return {"name": self.name, "folder": self.folder, "hash": self.hash}
+        """What a checkpoint keeps: where the folder is, a hash of what it must hold, and the day of
+        a preamble, which would be another one in a run that is resumed tomorrow."""
+        return {"name": self.name, "folder": self.folder, "hash": self.hash, "day": self.day}
 
 
 def surface(token, byte_level):
@@ -194,8 +196,9 @@ def installed(name):
         raise ValueError(f"the library {library} is missing: pip install -e '.[hf]'") from None
 
 
-def load(folder):
-    """A folder with tokenizer.json, and with what it has of the other files -> ChatTokenizer"""
+def load(folder, day=""):
+    """A folder with tokenizer.json, and with what it has of the other files -> ChatTokenizer. day:
+    that a template's preamble names, as "2026-12-31"; "": today"""
     path = Path(folder)
     if not (path / "tokenizer.json").is_file():
         raise ValueError(f"no tokenizer.json in {folder}: transformers writes one with "
@@ -211,7 +214,9 @@ def load(folder):
     stops = [i for i in stops if i in tok.surface]
 
     template = chat_template(path, config)
-    end = learn(tok, renderer(path, template, names)) if template else base(tok, config)
+    if template and "strftime_now" in template:
+        tok.day = day or datetime.now().date().isoformat()
+    end = learn(tok, renderer(path, template, names, tok.day)) if template else base(tok, config)
     if end is None and not stops:
         raise ValueError(f"{folder} names no stop token: set eos_token in tokenizer_config.json "
                          "or eos_token_id in generation_config.json")
@@ -227,7 +232,7 @@ def from_state(state):
     folder = state["folder"]
     if not Path(folder).is_dir():
         raise ValueError(f"the tokenizer's folder {folder} is missing: put it back")
-    tok = load(folder)
+    tok = load(folder, state.get("day", ""))
     if tok.hash != state["hash"]:
         raise ValueError(f"the tokenizer in {folder} has changed since the checkpoint was written: "
                          "put the old files back")
@@ -310,7 +315,7 @@ def chat_template(path, config):
     return template
 
 
-def renderer(path, template, names):
+def renderer(path, template, names, day=""):
     """-> render(text, ...): a conversation of these texts, the user's first, up to where the model
     starts to write. A template is a stranger's program, so it runs in jinja2's sandbox."""
     def raise_exception(message):
@@ -319,8 +324,8 @@ def renderer(path, template, names):
     def tojson(x, ensure_ascii=False, **options):
         return json.dumps(x, ensure_ascii=ensure_ascii, **options)
 
-    def strftime_now(form):  # a preamble with today's date is another one tomorrow
-        return datetime.now().strftime(form)
+    def strftime_now(form):
+        return datetime.fromisoformat(day).strftime(form)
     world = installed("jinja2.sandbox").ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
     world.filters["tojson"] = tojson

@@ -26,6 +26,7 @@ from envs.record import fact_f1
 from lib import page
 from rollout import evaluate, succeeded
 from tandem import handoffs, together
+from tokenizer import continued
 
 TOKENS = 6000  # of all chains of a page
 LONGEST = 3000  # characters that the world says at a time
@@ -42,6 +43,8 @@ def check(path):
             raise OSError(None, "it is a folder")
         if os.path.exists(path) and not os.path.isfile(path):  # /dev/null would be replaced
             raise OSError(None, "it is no file")
+        if os.path.exists(path) and not path.lower().endswith((".html", ".htm")):
+            raise OSError(None, "it is there already, and its name is not that of a page")
         tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(path))).close()
     except OSError as error:
         raise run.Stop(f"cannot write {path} ({error.strerror}); choose another --html") from None
@@ -222,8 +225,9 @@ def whole(tok, ids, senior, columns):
     found = []
     for (_, ended), mine in itertools.groupby(columns, key=kind):
         mine, done, first = list(mine), "", 0
+        before = ids[:mine[0]]
         for i in range(len(mine)):
-            text = tok.decode([ids[t] for t in mine[:i + 1]])
+            text = continued(tok, before, [ids[t] for t in mine[:i + 1]])
             if not ended and text.endswith("\ufffd") and i + 1 < len(mine) and i - first < 3:
                 continue
             found.append((page.END if ended else text[len(done):], mine[first:i + 1]))

@@ -15,6 +15,7 @@ It says beforehand how long it takes, and goes on where it was stopped. The rule
 the runs: claims/README.md. The arms, tables and figures of a paper: claims/<paper>.py.
 """
 import argparse
+import json
 import os
 import sys
 
@@ -94,5 +95,7 @@ if __name__ == "__main__":
         main()
     except BrokenPipeError:
         run.reader_gone()
+    except (run.Stop, OSError, json.JSONDecodeError) as error:
+        sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on where it was stopped")

@@ -16,8 +16,8 @@ import torch
 import torch.distributed as dist
 
 from lib.files import (  # noqa: F401
-    add_samples, check_finite, claim_folder, content_hash, load, load_last, log, read_config,
-    read_log, release_folder, restore_log, save, write, write_result)
+    add_samples, check_finite, check_run, claim_folder, content_hash, load, load_last, log,
+    read_config, read_log, release_folder, restore_log, save, write, write_result)
 from lib.options import (  # noqa: F401
     Config, Count, CountOr0, Layers, Positive, Rate, Several, Share, Stop, Width, as_json,
     check_options, described, flag, from_json, in_range, kind_of, parse, typed)

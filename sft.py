@@ -379,11 +379,11 @@ def restored(state):
 
 
 def source_hash(path, model):
-    """A hash of a model that is not trained: of its files where those are public weights, because
-    it may be loaded in another dtype."""
+    """A hash of a model that is not trained, whatever dtype it was loaded in: of its files where
+    those are public weights, else of its weights as bf16 has them."""
     if weights.is_folder(path):
         return weights.fingerprint(path)
-    return run.content_hash(model.state_dict())
+    return run.content_hash({name: x.bfloat16() for name, x in model.state_dict().items()})
 
 
 def freeze(model):
@@ -429,8 +429,11 @@ def setup(cfg):
     if cfg.senior:
         model = load_models(paths, device, rank, context)["senior"]
     else:
+        shape = small_config(tok.n_vocab, context, cfg.layers, cfg.width)
+        made = {"senior": (cfg.layers, cfg.width)}
+        check_memory(cfg, env, device, {"senior": shape}, made, False)
         torch.manual_seed(cfg.seed)
-        model = GPT(small_config(tok.n_vocab, context, cfg.layers, cfg.width)).to(device)
+        model = GPT(shape).to(device)
     run.join_ranks(device)
     model.recompute = cfg.recompute
     how = sampling(cfg, env, device)

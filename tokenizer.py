@@ -108,8 +108,16 @@ class Tokenizer:
 
 
 def content(tok):
-    """What a tokenizer is, wherever its files lie: plain types."""
-    return {name: value for name, value in tok.state().items() if name != "folder"}
+    """What a tokenizer is, wherever its files lie and whatever day it is: plain types."""
+    return {name: value for name, value in tok.state().items() if name not in ("folder", "day")}
+
+
+def continued(tok, before, ids):
+    """The text of ids as it stands behind other ids: by themselves the decoders of SentencePiece
+    would drop the blank at its start."""
+    last = before[-4:]
+    start, whole = tok.decode(last), tok.decode([*last, *ids])
+    return whole[len(start):] if whole.startswith(start) else tok.decode(ids)
 
 
 def from_state(state):

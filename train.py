@@ -73,9 +73,10 @@ def reopen(folder, wanted="", **changes):
     wanted: the method it must be of."""
     path = sft.checkpoint_of(folder)
     state = run.load(path)
-    if "options" not in state:
-        raise run.Stop(f"{folder} is a model, not a run: give a run's output folder")
-    name = state["options"]["method"]
+    run.check_run(state, folder)
+    name = state["options"].get("method")
+    if name not in METHODS:
+        raise run.Stop(f"{folder}: unknown method {name!r}; one of: {' '.join(METHODS)}")
     if wanted and name != wanted:
         raise run.Stop(f"{folder} is a run of --method {name}, not of --method {wanted}")
     method, Config = METHODS[name]
@@ -130,7 +131,7 @@ def train(argv):
             stop = bool(run.all_sum(torch.tensor(len(came), device=r.device)))
             if r.step % cfg.save_every == 0 or r.step == cfg.steps or stop:
                 resume.save(r)
-            if stop and r.step < cfg.steps:
+            if stop:  # in the last update too: --resume makes the table
                 bar.close()
                 if r.rank == 0:
                     print(f"stopped at step {r.step} of {cfg.steps}, saved. Go on with:\n"

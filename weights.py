@@ -34,8 +34,9 @@ LLAMA3 = (  # GPTConfig.rope_llama3, in order
 # ---- config.json ----
 
 def is_folder(path):
-    """Is it a folder of public weights? A run's folder has a ckpt.pt."""
-    return os.path.isdir(path) and not os.path.exists(os.path.join(path, "ckpt.pt"))
+    """Is it a folder of public weights? A run's folder has a ckpt.pt, or the one before it."""
+    names = ("ckpt.pt", "ckpt.pt.previous")
+    return os.path.isdir(path) and not any(os.path.exists(os.path.join(path, n)) for n in names)
 
 
 def fingerprint(folder):
@@ -74,13 +75,16 @@ def fields(their, context=0, vocab=0):
         raise ValueError(f"a vocabulary of {ids:,} ids, its tokenizer has {vocab:,}")
     kv_heads = number(their, "num_key_value_heads", heads, heads)
     head_width = number(their, "head_dim", 2**14, width // heads)
+    longest = number(their, "max_position_embeddings", 2**24)
+    if context > longest:
+        raise ValueError(f"a context of {context} tokens is more than the model's {longest}")
     if heads % kv_heads:
         raise ValueError(f"num_key_value_heads = {kv_heads} does not divide {heads} heads")
     if head_width % 2:
         raise ValueError(f"a head's width is {head_width}; rotary positions need an even one")
     return {
         "vocab_size": vocab or ids,
-        "context": context or number(their, "max_position_embeddings", 2**24),
+        "context": context or longest,
         "layers": number(their, "num_hidden_layers", 1024),
         "heads": heads,
         "kv_heads": kv_heads,
@@ -112,11 +116,14 @@ def check_supported(their, family):
 
 
 def read_rope(their):
-    """-> settings of the rotary positions, their kind; in the newer spelling or the older one."""
-    scaling = their.get("rope_parameters") or their.get("rope_scaling") or {}
-    if not isinstance(scaling, dict):
-        raise ValueError(f"rope settings are {scaling!r}, not an object")
-    rope = {**({"rope_theta": their["rope_theta"]} if "rope_theta" in their else {}), **scaling}
+    """-> settings of the rotary positions, their kind; in the newer spelling, the older one, or
+    both: then the older one counts, as in transformers."""
+    newer, older = (their.get(name) or {} for name in ("rope_parameters", "rope_scaling"))
+    for settings in (newer, older):
+        if not isinstance(settings, dict):
+            raise ValueError(f"rope settings are {settings!r}, not an object")
+    base = {name: x for name, x in {**their, **newer}.items() if name == "rope_theta"}
+    rope = {**base, **(older or newer)}
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind not in ("default", "llama3"):
         raise ValueError(f"rope scaling {kind!r} is not supported")
@@ -209,7 +216,7 @@ def open_shards(folder):
     index = folder / "model.safetensors.index.json"
     try:
         files = ["model.safetensors"]
-        if index.exists():
+        if index.exists() and not (folder / files[0]).exists():  # in transformers' order
             shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
             files = sorted(set(shards))
         if any(os.path.basename(name) != name for name in files):
@@ -256,16 +263,17 @@ def read_tensors(folder, model, dtype):
     return state
 
 
-def save_pretrained(model, folder):
+def save_pretrained(model, folder, more=()):
     """Write config.json and model.safetensors. Whatever interrupts it, the folder holds the old
-    model, the new one, or no config.json and is refused; never new and old together."""
+    model, the new one, or no config.json and is refused; never new and old together. more:
+    settings of config.json besides those of the model's shape, or in their place."""
     tensors = {}
     for name, x in model.state_dict().items():
         if not (name == "head.weight" and model.cfg.tied):
             theirs = their_names(name, model.cfg)
             pieces = x.cpu().split([rows or len(x) for _, rows in theirs])
             tensors.update({their: piece.contiguous() for (their, _), piece in zip(theirs, pieces)})
-    save_tensors(tensors, written_config(model.cfg), folder)
+    save_tensors(tensors, {**written_config(model.cfg), **dict(more)}, folder)
 
 
 def save_tensors(tensors, config, folder):
@@ -320,6 +328,7 @@ def read_arguments(argv):
 
 def export(source, folder):
     """Write a run's model, and the tokenizer of the public weights that it started from."""
+    import chat
     import sft  # it needs model.py, which needs this file
     model, tok, _ = sft.load_model(source)
     if tok.name != "folder":
@@ -327,7 +336,10 @@ def export(source, folder):
                          "only runs that started from public weights can be exported")
     if os.path.exists(folder) and os.listdir(folder):
         raise ValueError(f"{folder} is not empty; choose a new folder")
-    save_pretrained(model, folder)
+    # what the run did not change: the model's own longest context, and what ends a reply
+    theirs = chat.read_json(Path(tok.folder) / "config.json")
+    kept = ("max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
+    save_pretrained(model, folder, {name: theirs[name] for name in kept if name in theirs})
     for path in Path(tok.folder).iterdir():
         if path.suffix in (".json", ".jinja", ".model") and not path.name.endswith(".index.json"):
             if path.name != "config.json":

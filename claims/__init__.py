@@ -22,14 +22,18 @@ T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9
 
 def read(path):
     with open(path, encoding="utf-8") as file:
-        return json.load(file)
+        try:
+            return json.load(file)
+        except json.JSONDecodeError as error:
+            raise json.JSONDecodeError(f"{path}: {error.msg}", error.doc, error.pos) from None
 
 
 def write(path, found):
-    """Text as it is, anything else as JSON."""
+    """Text as it is, anything else as JSON; whole or not at all."""
     text = found if isinstance(found, str) else json.dumps(found, indent=1)
-    with open(path, "w", encoding="utf-8") as file:
+    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
         file.write(text + "\n")
+    os.replace(f"{path}.tmp", path)
 
 
 def finished(out):
@@ -55,16 +59,17 @@ def train(options, out):
 
 
 def check_same(options, out):
-    """Ends the program when the folder holds a run that was made with other options."""
+    """Ends the program when the folder holds a run that was made with other options, or with other
+    defaults. An option that is newer than the run is left out of account."""
     import run  # only here: they load torch
+    from lib.resume import MAY_CHANGE
     from train import read_options
     if not os.path.exists(os.path.join(out, "config.json")):
         return
     made = run.read_config(out)
     wanted = run.as_json(read_options(options)[1])
-    for name in wanted:
-        typed = any(option.split("=")[0] == run.flag(name) for option in options)
-        if typed and made.get(name) != wanted[name]:
+    for name in made.keys() & wanted.keys() - set(MAY_CHANGE):
+        if made[name] != wanted[name]:
             sys.exit(f"{out} was made with {run.flag(name)} {made.get(name)}, not {wanted[name]}; "
                      "move it away and run this again")
 

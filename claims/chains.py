@@ -15,6 +15,7 @@ import tandem
 import train
 from claims import finished, svg
 from rollout import evaluate
+from tokenizer import continued
 
 TITLES = ("the senior alone, before", "the senior alone, after", "the team, after")
 LONGEST = 30  # characters of a line
@@ -36,8 +37,12 @@ def authored(tok, tokens, mask, author):
     columns = zip(tokens.tolist(), mask.tolist(), author.tolist())
     written = [(token, senior) for token, sampled, senior in columns
                if sampled and token != tok.end_id]
-    return [("senior" if senior else "junior", tok.decode([token for token, _ in part]))
-            for senior, part in itertools.groupby(written, key=lambda x: x[1])]
+    parts, done = [], []
+    for senior, part in itertools.groupby(written, key=lambda x: x[1]):
+        mine = [token for token, _ in part]
+        parts.append(("senior" if senior else "junior", continued(tok, done, mine)))
+        done += mine
+    return parts
 
 
 def typical(played):

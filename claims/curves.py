@@ -64,7 +64,11 @@ def main():
     parser.add_argument("picture")
     parser.add_argument("runs", nargs="+", help="folders with a metrics.jsonl and a result.json")
     args = parser.parse_args()
-    if not draw(args.picture, args.runs):
+    try:
+        drawn = draw(args.picture, args.runs)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    if not drawn:
         sys.exit(1)
 
 

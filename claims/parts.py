@@ -11,6 +11,7 @@ gathers. Multiplications, attention and normalisation are the rollout's and the 
 """
 import argparse
 import json
+import sys
 import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,7 @@ import envs
 import grpo
 import model
 import rollout
+import run
 import sampler
 import tandem
 import tokenizer
@@ -113,7 +115,10 @@ def main(argv=None):
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch [1]")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    found = measure(args.run, args.updates)
+    try:
+        found = measure(args.run, args.updates)
+    except run.Stop as stop:
+        sys.exit(f"error: {stop}")
     show(found)
     print(json.dumps({**machine(), "threads": args.threads, **found}))
 

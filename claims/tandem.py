@@ -78,17 +78,19 @@ def command(arm, seed, more, settings):
 
 def regrade(out, target, changes):
     """A GRPO run evaluated with another junior: nothing in its training depended on one. changes:
-    of tandem.Config."""
+    of tandem.Config. Done again when the run is another one by now."""
     import run
     import tandem
-    if finished(target) is None:
-        cfg = run.from_json(tandem.Config, run.read_config(out))
+    options, found = run.read_config(out), finished(target)
+    if found is None or found.get("of") != [options, changes]:
+        cfg = run.from_json(tandem.Config, options)
         cfg = dataclasses.replace(cfg, **changes, senior=out, resume=True, compile="off")
         r = tandem.setup(cfg)
         after = tandem.measure(r, r.env.first.problems)
         os.makedirs(target, exist_ok=True)
         run.write(os.path.join(target, "result.json"),
-                  json.dumps({"after": after, "seconds": finished(out)["seconds"]}))
+                  json.dumps({"after": after, "seconds": finished(out)["seconds"],
+                              "of": [options, changes]}))
     return finished(target)
 
 

@@ -8,6 +8,7 @@ docstring stay, and they say all that you need. The command that is printed grad
 """
 import ast
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -201,7 +202,8 @@ def node_ids(entry):
 
 def grading(folder, entry):
     """The command that grades what is in a folder, a test a line."""
-    return f"cd {folder}\n" + " \\\n    ".join(["python -m pytest -q", *node_ids(entry)])
+    command = " \\\n    ".join(["python -m pytest -q", *node_ids(entry)])
+    return f"cd {shlex.quote(folder)}\n{command}"
 
 
 def listing(table, about):

@@ -9,6 +9,7 @@ The bugs are patches of a few lines in course/bugs/. Look for what gives a bug a
 its patch. In a copy of the project, `git apply -R` takes it out again.
 """
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -120,7 +121,8 @@ def main(argv):
     if problem:
         sys.exit(f"error: {name}.patch does not apply: {problem.splitlines()[0]}")
     print(f"{argv[1]}: the project with a bug: {bug['is']}\ntrain there:\n"
-          f"  cd {argv[1]} && python train.py {bug['run']}\nwhat you will see: {bug['see']}")
+          f"  cd {shlex.quote(argv[1])} && python train.py {bug['run']}\n"
+          f"what you will see: {bug['see']}")
     print("what gives it away? Look into metrics.jsonl (every column: docs/), samples.txt and the "
           f"final table.\nThe answer: python course/bugs.py {name}")
 

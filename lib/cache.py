@@ -23,6 +23,9 @@ def cached(recipe, make, folder):
     recipe: plain types, everything the result depends on; its "name" begins the file's name. A lock
     keeps two processes (ranks, say) from making the same one: the second waits, then finds it."""
     path = cache_path(recipe, folder)
+    if os.path.exists(path) and not os.access(folder, os.W_OK):  # shared, to read only
+        load(path)
+        return path
     with locked(path + ".lock"):
         for left in glob.glob(glob.escape(path) + ".*.tmp"):  # by a kill
             os.remove(left)
@@ -51,7 +54,12 @@ def cache_path(recipe, folder):
 @contextlib.contextmanager
 def locked(path):
     """Hold a lock file, until the process ends at the latest. No lock where there is no fcntl."""
-    with open(path, "w") as file:
+    try:
+        file = open(path, "w")
+    except OSError as error:
+        raise Stop(f"cannot write to {os.path.dirname(path)} ({error.strerror}); "
+                   "choose another --cache") from None
+    with file:
         try:
             import fcntl
             try:

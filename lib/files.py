@@ -3,6 +3,7 @@
 Files are written beside their place and then moved there, the previous checkpoint is kept, damage
 is noticed when a file is read, and one folder belongs to one run at a time.
 """
+import contextlib
 import hashlib
 import json
 import math
@@ -20,6 +21,7 @@ from lib.options import Stop
 
 def write(path, text):
     """Write a text file whole or not at all."""
+    check_held(os.path.dirname(path))
     with open(path + ".tmp", "w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -93,7 +95,7 @@ def lock(path):
     try:
         import fcntl
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+        if not in_its_place(file):
             raise BlockingIOError  # its holder removed it between our two lines
     except ImportError:
         pass
@@ -104,19 +106,38 @@ def lock(path):
     LOCKS.append(file)  # only what we hold is ours to remove
 
 
+def check_held(folder):
+    """Stop when a folder that we hold was moved away, removed or replaced: another run may be in
+    its place."""
+    for file in LOCKS:
+        here = os.path.normpath(os.path.dirname(file.name)) == os.path.normpath(folder)
+        if here and not in_its_place(file):
+            raise Stop(f"{folder} is not the folder that this run began in: it was moved or "
+                       "removed; what was saved went with it, --resume goes on from there")
+
+
+def in_its_place(file):
+    """Is an open file still the one that its name leads to?"""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
+    return False
+
+
 def release_folder():
     """Let go of the locks. A folder that holds nothing else (the run was refused) goes too."""
     while LOCKS:
         file = LOCKS.pop()
         folder = os.path.dirname(file.name)
-        if os.path.isdir(folder) and os.listdir(folder) == [os.path.basename(file.name)]:
-            os.remove(file.name)
-            os.rmdir(folder)
+        with contextlib.suppress(OSError):  # a link, a mount point
+            if in_its_place(file) and os.listdir(folder) == [os.path.basename(file.name)]:
+                os.remove(file.name)
+                os.rmdir(folder)
         file.close()
 
 
 def log(out, line):
     """Append a line to metrics.jsonl; what is no number in JSON becomes null."""
+    check_held(out)
     line = {name: None if isinstance(x, float) and not math.isfinite(x) else x
             for name, x in line.items()}
     with open(os.path.join(out, "metrics.jsonl"), "a+b") as file:
@@ -170,6 +191,7 @@ def restore_log(out, steps, lines):
 
 def save(path, state, keep_previous=False):
     """Atomic: write beside the place, flush to disk, then move. keep_previous: keep the old one."""
+    check_held(os.path.dirname(path))
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
         with open(temporary, "wb") as file:
@@ -195,6 +217,9 @@ def load(path):
                 raise ValueError("a checksum is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
+        if os.path.exists(f"{path}.previous"):
+            raise Stop(f"{path} was not yet in its place when the run was killed: go on with it "
+                       "by --resume first") from None
         seen = "" if os.path.isabs(path) else f" (seen from {os.getcwd()})"
         raise Stop(f"no checkpoint at {path}{seen}; it takes a run's folder on your disk, or a "
                    "folder of public weights") from None
@@ -218,6 +243,12 @@ def check_finite(tensors, what):
         raise Stop(f"{what}: weights that are not finite")
 
 
+def check_run(state, path):
+    """Stop when what a file holds is no run's checkpoint."""
+    if not isinstance(state, dict) or not isinstance(state.get("options"), dict):
+        raise Stop(f"{path} is a model, not a run: give a run's output folder")
+
+
 def load_last(out):
     """The newest readable checkpoint of a folder, its path; None, "" when there is none yet."""
     path = os.path.join(out, "ckpt.pt")
@@ -225,8 +256,7 @@ def load_last(out):
     for p in found:
         try:
             state = load(p)
-            if not isinstance(state, dict) or "options" not in state:
-                raise Stop(f"{p} is no checkpoint of a run")
+            check_run(state, p)
         except Stop as error:
             print(f"warning: {error}", file=sys.stderr)
             continue

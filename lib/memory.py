@@ -77,7 +77,7 @@ def plan(cfg, senior, junior, rows, prompt, size, adapters=0, pair=False):
 
 
 def available(device):
-    """Bytes that are free on the device."""
+    """Bytes that are free on the device, for each rank."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
     free = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
@@ -91,7 +91,7 @@ def available(device):
             free += [int(line[1]) * 1024 for line in words if line[0] == name]
         else:
             free += [int(line[0]) for line in words if line and line[0].isdigit()]
-    return min(free)
+    return min(free) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's ranks share it
 
 
 def table(parts, free, device):

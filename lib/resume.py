@@ -18,8 +18,9 @@ import sft
 import tokenizer
 import weights
 
-# what a resumed run may change: places, and what is looked at; data is compared by its content
-MAY_CHANGE = ("out", "resume", "eval_every", "save_every", "threads", "compile", "data")
+# what a resumed run may change: places, and what is looked at; data and models that are made again
+# are compared by their content
+MAY_CHANGE = ("out", "resume", "eval_every", "save_every", "threads", "compile", "data", "cache")
 
 
 def options_of_run(cfg, given):
@@ -39,8 +40,12 @@ def options_of_run(cfg, given):
     return run.from_json(type(cfg), {**stored, **typed, "out": cfg.out, "resume": True})
 
 
+WRITTEN = ("model", "model_config", "tokenizer", "warm", "optimizer", "step", "skipped", "seconds",
+           "threads", "compiled", "world", "options", "origins", "made_of", "log")
+
+
 def save(r):
-    """Write all that --resume needs. Nonsense never replaces a good checkpoint."""
+    """Write all that --resume needs: WRITTEN. Nonsense never replaces a good checkpoint."""
     if r.rank == 0:
         trained = run.trained_state(r.model)
         run.check_finite(trained, f"step {r.step} failed, the last good state is "
@@ -124,6 +129,10 @@ def readable(path):
 def from_checkpoint(method, cfg, state, path):
     """Set a run up from its checkpoint: its own weights are at `path`, and another model's warm
     start is made again if it is gone. Stop when data or models are not those of the run."""
+    missing = (set(WRITTEN) - state.keys()) | ({"seed"} - state["options"].keys())
+    if missing:
+        raise run.Stop(f"{path} was written by another version of this project: it lacks "
+                       f"{', '.join(sorted(missing))}")
     options = dataclasses.replace(cfg, seed=state["options"]["seed"])
     for role, origin in state["origins"].items():
         if weights.is_folder(origin) or readable(origin):  # else it is made again, and compared
@@ -142,4 +151,6 @@ def from_checkpoint(method, cfg, state, path):
         if now.get(name) != content:
             raise run.Stop(f"{name} of this run changed since its last checkpoint; put it back "
                            "as it was, or start a new run with another --out")
+    if r.tok.name == "folder":
+        r.tok = tokenizer.from_state(state["tokenizer"])  # its preamble may name the first day
     return r

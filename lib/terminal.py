@@ -5,6 +5,7 @@ import sys
 
 import run
 from rollout import evaluate
+from tokenizer import continued
 
 BLUE, ORANGE, OFF = "\033[38;5;33m", "\033[38;5;208m", "\033[0m"
 
@@ -12,9 +13,11 @@ BLUE, ORANGE, OFF = "\033[38;5;33m", "\033[38;5;208m", "\033[0m"
 def painted(tok, ids, authors, colour):
     """ids, authors (True: the senior) -> text, the senior's blue and the junior's orange; without
     colours the junior's in «marks». A character that both wrote a part of shows as U+FFFD."""
-    out = ""
+    out, done = "", []
     for senior, part in itertools.groupby(zip(ids, authors), key=lambda x: x[1]):
-        text = run.printable(tok.decode([token for token, _ in part]))
+        mine = [token for token, _ in part]
+        text = run.printable(continued(tok, done, mine))
+        done += mine
         if colour:
             text = f"{BLUE if senior else ORANGE}{text}{OFF}"
         elif not senior:

@@ -456,6 +456,23 @@ def test_a_checkpoint_finds_its_folder_again(tok):
     assert again.encode_turn("user", "a b", True) == tok.encode_turn("user", "a b", True)
 
 
+def test_a_checkpoint_keeps_the_day_of_its_preamble(tmp_path, folders, monkeypatch):
+    dated = ("{{ '<|im_start|>system\\nToday ' + strftime_now('%d %b %Y') + '<|im_end|>\\n' }}"
+             + TEMPLATES["smollm2"])
+    folder = changed(folders["smollm2"], tmp_path / "f", template=dated)
+    tok = chat.load(folder)
+    asked = tok.encode_turn("user", "a b", True)
+    assert chat.datetime.now().strftime("Today %d %b %Y") in tok.decode(asked)
+
+    class Later(chat.datetime):
+        @classmethod
+        def now(cls):
+            return cls(2031, 1, 2)
+    monkeypatch.setattr(chat, "datetime", Later)
+    assert chat.from_state(tok.state()).encode_turn("user", "a b", True) == asked
+    assert "Today 02 Jan 2031" in tok.decode(chat.load(folder).encode_turn("user", "a b", True))
+
+
 def one_line(call, *args):
     with pytest.raises(ValueError) as error:
         call(*args)

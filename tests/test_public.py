@@ -11,6 +11,7 @@ import torch
 
 import chat
 import lora
+import pages
 import run
 import sample
 import sft
@@ -19,10 +20,11 @@ import tokenizer
 import weights
 from claims import authors
 from envs import Step, sums
-from lib import memory
+from lib import memory, terminal
 from model import GPT, GPTConfig, small_config
 from rollout import open_env
 from sampler import Sampler
+from train import METHODS
 from conftest import errors, interrupt_at
 
 TINY = ("--env sums --steps 2 --prompts 2 --group 4 --eval-problems 4 --test-problems 4 "
@@ -90,6 +92,29 @@ def test_a_run_can_begin_with_what_another_one_trained(command, stories, likes_e
     assert moved(run.load("whole/ckpt.pt"))
 
 
+def test_adapters_that_were_trained_on_a_run_in_bf16_are_loaded_again(command, stories, likes_e):
+    train(command, stories)
+    shutil.move("o", "first")
+    code, _, err = command("--method", "tandem", *TINY, "--senior", "first", "--bf16", "--out", "o")
+    assert code == 0, err
+    assert sft.load_model("o")[1].name == "folder" and command("--resume", "--out", "o")[0] == 0
+    other = run.load("first/ckpt.pt")
+    other["model"] = {name: x + 1 for name, x in other["model"].items()}
+    torch.save(other, "first/ckpt.pt")
+    with pytest.raises(run.Stop, match="not those that its adapters were made for"):
+        sft.load_model("o")
+
+
+def test_blanks_stay_where_the_author_changes(stories):
+    tok = chat.load(stories)
+    ids = tok.encode("Once upon a time there was")
+    authors = [i % 4 < 2 for i in range(len(ids))]
+    shown = terminal.painted(tok, ids, authors, False)
+    assert shown.replace("«", "").replace("»", "") == tok.decode(ids) and "» " in shown
+    parts = pages.whole(tok, ids, authors, range(len(ids)))
+    assert "".join(text for text, _ in parts) == tok.decode(ids)
+
+
 def test_runs_are_graded_by_their_own_start(command, stories, likes_e, capsys):
     for method in ("grpo", "tandem"):
         code, _, err = command("--method", method, *TINY, "--senior", str(stories), "--out", method)
@@ -135,9 +160,17 @@ def test_other_weights_under_the_adapters_are_refused(command, stories, tmp_path
 def test_an_exported_run_writes_in_transformers_what_it_writes_here(command, stories, likes_e,
                                                                     capsys):
     transformers = pytest.importorskip("transformers", reason="pip install -e '.[hf]'")
-    train(command, stories)
+    public = Path(shutil.copytree(stories, "public"))  # its config.json alone says what ends a reply
+    (public / "generation_config.json").unlink(missing_ok=True)
+    config = json.loads((public / "config.json").read_text())
+    (public / "config.json").write_text(json.dumps({**config, "eos_token_id": [2, 1]}))
+    train(command, public, "--context", "64")
     assert weights.main(["export", "o", "exported"]) == 0
     model, tok, _ = sft.load_model("o")
+    exported = json.loads(Path("exported/config.json").read_text())
+    assert model.cfg.context == 64 and exported["eos_token_id"] == [2, 1]
+    assert exported["max_position_embeddings"] == config["max_position_embeddings"] > 64
+    assert chat.load("exported").state()["hash"] == tok.hash and set(tok.stop_ids) == {1, 2}
     ids = tok.encode_turn("user", "Once upon a time", first=True)
     sampler = Sampler(model, 1)
     sampler.start()
@@ -246,6 +279,17 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(command, stories):
     with pytest.raises(SystemExit) as ended:
         command("--method", "tandem", *TINY, "--senior", str(stories), "--out", "o", "--dry-run")
     assert ended.value.code == 0 and not Path("o").exists()
+
+
+@pytest.mark.parametrize("method", [name for name, (_, Config) in METHODS.items()
+                                    if hasattr(Config, "dry_run")])
+def test_a_dry_run_of_every_method_leaves_a_run_that_is_there_as_it_was(method, command, capsys):
+    assert command("--method", "sft", "--env", "guess", "--steps", "1", "--out", "o")[0] == 0
+    before = {path.name: path.read_bytes() for path in Path("o").iterdir()}
+    with pytest.raises(SystemExit) as ended:
+        command("--method", method, "--seed", "5", "--out", "o", "--dry-run")
+    assert ended.value.code == 0 and "it fits" in capsys.readouterr().out
+    assert before == {path.name: path.read_bytes() for path in Path("o").iterdir()}
 
 
 def test_the_junior_is_the_seniors_own_start_where_it_is_asked_for(command):

@@ -585,6 +585,9 @@ def test_a_grpo_run_is_graded_by_another_junior(command, tmp_path, monkeypatch):
     assert found["after"]["legibility"] != plain["after"]["legibility"]
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it graded again"))
     assert claims.tandem.regrade("o", "graded", {"junior_skill": "graded"}) == found
+    Path("graded/result.json").write_text(json.dumps({**found, "of": [{}, {}]}))  # of another run
+    with pytest.raises(pytest.fail.Exception, match="it graded again"):
+        claims.tandem.regrade("o", "graded", {"junior_skill": "graded"})
 
 
 def test_results_that_other_options_made_are_not_taken_for_these(command, tmp_path):
@@ -598,6 +601,11 @@ def test_results_that_other_options_made_are_not_taken_for_these(command, tmp_pa
         {"method": "grpo", "warm_steps": 2, "layers": 1, "lr": 0.5, "steps": 2}))
     claims.check_same(options, str(tmp_path / "o"))
     claims.check_same(options, str(tmp_path / "none"))
+    made = json.loads((tmp_path / "o/config.json").read_text())
+    (tmp_path / "o/config.json").write_text(json.dumps({**made, "group": 3}))  # another default
+    with pytest.raises(SystemExit, match="o was made with --group 3, not 8"):
+        claims.check_same(options, str(tmp_path / "o"))
+    (tmp_path / "o/config.json").write_text(json.dumps(made))
     with pytest.raises(SystemExit, match="o was made with --lr 0.5, not 0.25; move it away"):
         claims.check_same([*options, "--lr=0.25"], str(tmp_path / "o"))
 

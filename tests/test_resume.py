@@ -1,5 +1,6 @@
 """Interrupted, killed, out of disk: a run that goes on ends as if nothing had happened."""
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import torch
 
 import grpo
 import run
+import sample
 import train
 from conftest import MOVING, REPO, errors, interrupt_at, metrics, outcome, poison, tiny
+from lib import resume
 
 LINE = ("interrupted; whatever was saved is kept. "
         "The same command with --resume goes on")  # after Ctrl-C that ends at once
@@ -46,6 +49,30 @@ def test_a_resumed_run_keeps_its_junior_and_its_reference(command, monkeypatch, 
         assert command(*args.split())[0] == 128 + signal.SIGINT
     assert command(*args.split(), "--resume")[0] == 0
     assert outcome() == outcome("straight")  # legibility and handoff, the junior's too, among it
+
+
+def test_a_signal_in_the_last_update_leaves_the_table_to_resume(command, straight, monkeypatch):
+    expected = straight("sft")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 4)
+        code, out, _ = command(*MOVING["sft"])
+    assert code == 130 and "stopped at step 4 of 4, saved" in out
+    assert not Path("o/result.json").exists()
+    assert command("--resume")[0] == 0 and outcome() == expected
+
+
+def test_a_run_whose_cache_is_gone_goes_on_with_another(command, straight, monkeypatch):
+    expected = straight("tandem")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        command(*MOVING["tandem"], "--cache", "scratch")
+    shutil.rmtree("scratch")
+    Path("scratch").write_text("a file")
+    code, _, err = command("--resume", "--cache", "scratch")
+    assert code == 2 and "choose another --cache" in err
+    code, _, err = command("--resume", "--cache", "other")
+    assert code == 0, err
+    assert outcome() == expected
 
 
 @pytest.mark.parametrize("method", ["sft", "worldmodel"])
@@ -140,6 +167,20 @@ def test_other_threads_ranks_or_compilation_than_the_run_had_are_announced(comma
     assert f"--eval-every: {state['options']['eval_every']} before, 3 now" in out
     code, out, _ = command("--resume")
     assert code == 0 and "differ" not in out
+
+
+@pytest.mark.parametrize("lacks", ["log", "threads", "made_of", "origins", "warm"])
+def test_a_checkpoint_of_another_version_is_one_line(command, monkeypatch, capsys, lacks):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        command(*MOVING["sft"])
+    state = run.load("o/ckpt.pt")
+    assert state.keys() == set(resume.WRITTEN)
+    del state[lacks]
+    torch.save(state, "o/ckpt.pt")
+    code, _, err = command("--resume")
+    assert code == 2 and f"another version of this project: it lacks {lacks}" in errors(err)[0]
+    assert sample.main(["o"]) == 2 and f"it lacks {lacks}" in capsys.readouterr().err
 
 
 def test_an_edited_method_is_told_in_one_line(command, monkeypatch):

@@ -2,6 +2,7 @@
 about."""
 import json
 import math
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -178,6 +179,34 @@ def test_a_folder_belongs_to_one_process_at_a_time_and_ranks_that_live_on_count(
         run.release_folder()
 
 
+@pytest.mark.parametrize("away", [shutil.rmtree, lambda o: o.rename(o.with_name("moved"))])
+def test_a_folder_that_was_moved_or_removed_is_no_longer_written_to(away, tmp_path):
+    out = tmp_path / "o"
+    run.claim_folder(sft.Config(out=f"{out}/"))
+    run.log(f"{out}/", {"step": 1})
+    away(out)
+    for _ in range(2):  # nothing is in its place; then another run is
+        for write in (lambda: run.log(str(out), {"step": 2}), lambda: run.save(f"{out}/ckpt.pt", {}),
+                      lambda: run.write(f"{out}/config.json", "{}")):
+            with pytest.raises(run.Stop, match="was moved or removed"):
+                write()
+        assert not out.exists() or [path.name for path in out.iterdir()] == ["lock.0"]
+        out.mkdir(exist_ok=True)
+        (out / "lock.0").touch()
+    run.release_folder()
+    assert (out / "lock.0").exists()  # the other's
+
+
+def test_a_refused_run_in_a_folder_that_cannot_be_removed_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    monkeypatch.chdir(tmp_path / "real")
+    for out in (str(tmp_path / "link"), "."):
+        run.claim_folder(sft.Config(out=out))
+        run.release_folder()
+    assert (tmp_path / "real").is_dir()
+
+
 def test_metrics_are_strict_json_and_a_cut_line_swallows_no_other(tmp_path):
     run.log(str(tmp_path), {"step": 1, "loss": math.nan, "norm": math.inf})
     with open(tmp_path / "metrics.jsonl", "a") as file:
@@ -248,7 +277,8 @@ def test_a_file_that_is_no_runs_checkpoint_is_refused(state, tmp_path, capsys):
     run.save(str(tmp_path / "ckpt.pt"), state)
     with pytest.raises(run.Stop, match="no checkpoint in .* can be read"):
         run.load_last(str(tmp_path))
-    assert "is no checkpoint of a run" in capsys.readouterr().err
+    assert "is a model, not a run" in capsys.readouterr().err
+
 
 
 # ---- checkpoints ----

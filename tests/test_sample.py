@@ -169,6 +169,20 @@ def test_a_model_that_is_no_run_cannot_be_looked_at(command, cache, capsys):
     assert sample.main([str(warm)]) == 2
     err = capsys.readouterr().err
     assert "is a model, not a run" in err and err.count("\n") == 1
+    state = run.load("o/ckpt.pt")
+    for other, says in ((torch.zeros(3), "is a model, not a run"), (3, "is a model, not a run"),
+                        ({"options": 3}, "is a model, not a run"),
+                        ({**state, "options": {**state["options"], "method": "x"}}, "method 'x'")):
+        torch.save(other, "x.pt")
+        assert sample.main(["x.pt"]) == 2
+        err = capsys.readouterr().err
+        assert says in err and err.count("\n") == 1
+    Path("o/ckpt.pt").rename("o/ckpt.pt.previous")  # a kill between the two moves of a save
+    assert sample.main(["o"]) == 2
+    assert "by --resume first" in capsys.readouterr().err
+    for checkpoint in ("o/ckpt.pt.previous", "x.pt"):
+        assert sample.main([checkpoint, "--html", checkpoint]) == 2
+        assert "not that of a page" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [

@@ -94,6 +94,22 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path):
         sft.cached(RECIPE, make, str(tmp_path / "file" / "cache"))
 
 
+def test_a_cache_that_is_read_only_serves_what_it_holds(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = sft.cached(RECIPE, make, "cache")
+    real = open
+
+    def refuse(name, mode="r", **more):
+        if "w" in mode and str(name).startswith("cache"):
+            raise PermissionError(13, "Permission denied")
+        return real(name, mode, **more)
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert sft.cached(RECIPE, make, "cache") == path
+    with pytest.raises(run.Stop, match="cannot write to cache .*choose another --cache"):
+        sft.cached({**RECIPE, "steps": 99}, make, "cache")
+
+
 # ---- side by side, in processes ----
 
 PARENT = """

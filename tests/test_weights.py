@@ -130,6 +130,8 @@ def saved(tmp_path):
     ({"layer_types": ["sliding_attention"] * 2}, "sliding"),
     ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "yarn"),
     ({"rope_scaling": {"rope_type": "llama3", "factor": 4}}, "low_freq_factor"),
+    ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+      "rope_scaling": {"type": "yarn", "factor": 4}}, "yarn"),
     ({"num_hidden_layers": 3}, "lacks the tensor model.layers.2."),
     ({"num_hidden_layers": 1}, "no place for: model.layers.1."),
     ({"intermediate_size": 64}, "shape"),
@@ -177,7 +179,7 @@ INDEX = "model.safetensors.index.json"
     (INDEX, '{"weight_map": {"a": "../x"}}', "outside")])
 def test_files_that_are_missing_or_cut_are_one_line(saved, name, content, word):
     folder, *_ = saved
-    (folder / name).unlink(missing_ok=True)
+    (folder / ("model.safetensors" if name == INDEX else name)).unlink(missing_ok=True)
     if content is not None:
         (folder / name).write_text(content)
     with pytest.raises(ValueError, match=word) as found:
@@ -234,6 +236,12 @@ def test_what_transformers_reads_as_full_attention_and_plain_positions_is_read_a
     assert weights.read_config(folder)["rope_base"] == 5e5
 
 
+def test_no_context_is_longer_than_the_models_own(saved):
+    assert weights.read_config(saved[0], context=40)["context"] == 40
+    with pytest.raises(ValueError, match="41 tokens is more than the model's 40"):
+        GPT.from_pretrained(saved[0], 41)
+
+
 def test_tied_weights_may_stand_under_the_heads_name(tmp_path):
     model = GPT(GPTConfig(vocab_size=50, context=16, layers=1, tied=True))
     weights.save_pretrained(model, tmp_path)
@@ -253,6 +261,10 @@ def test_a_model_that_is_saved_over_a_model_in_shards_is_the_one_that_loads(tmp_
     index = {"weight_map": dict.fromkeys(names, shard)}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert torch.equal(GPT.from_pretrained(tmp_path).embed.weight, old.embed.weight)
+    index = (tmp_path / "model.safetensors.index.json").read_text()
+    weights.save_pretrained(new, tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(index)  # one file goes before many
+    assert torch.equal(GPT.from_pretrained(tmp_path).embed.weight, new.embed.weight)
     weights.save_pretrained(new, tmp_path)
     assert torch.equal(GPT.from_pretrained(tmp_path).embed.weight, new.embed.weight)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
