@@ -161,7 +161,8 @@ def unit_weights(rows, log_ratio, unit, n_episodes):
 
 
 def token_advantages(rows, teacher_logp, outcome, cfg, step):
-    """teacher_logp: [R, T]; outcome: [E], GRPO's -> the hybrid advantages [R, T], statistics."""
+    """teacher_logp: [R, T]; outcome: [E], GRPO's -> the hybrid advantages [R, T], statistics over
+    all ranks."""
     n, E = rows.mask.sum(), len(outcome)
     log_ratio = torch.where(rows.mask, teacher_logp - rows.behaviour_logp, 0.0)  # Delta, [R, T]
     kappa, rho = coefficients(cfg, step)
@@ -169,7 +170,8 @@ def token_advantages(rows, teacher_logp, outcome, cfg, step):
     # w: a weight for each turn of an episode, [E, K]
     unit = token_units(rows, E) if cfg.weights == "token" else rows.turn_of_token  # [R, T]
     weight, valid, _, _ = unit_weights(rows, log_ratio, unit, E)
-    mean_w = weight.sum() / valid.sum()
+    of_weights, turns = run.all_sum(torch.stack([weight.sum(), valid.sum()]))
+    mean_w = of_weights / turns
     if cfg.weights == "one":
         weight = valid * 1.0
     if cfg.weights == "uniform":
@@ -180,10 +182,11 @@ def token_advantages(rows, teacher_logp, outcome, cfg, step):
         return hybrid_advantage(log_ratio, weight[rows.episode], unit, outcome[rows.episode],
                                 kappa, rho)
     opd, reward = term(kappa, 0.0), term(0.0, rho)
+    sizes = {"disagreement": log_ratio.abs(), "teacher_kl": -log_ratio, "A_opd": opd.abs(),
+             "A_grpo": reward.abs()}
+    *sums, n = run.all_sum(torch.stack([*(x.sum() for x in sizes.values()), n]))
     stats = {"kappa": kappa, "rho": rho, "mean_w": float(mean_w),
-             "disagreement": float(log_ratio.abs().sum() / n),
-             "teacher_kl": float(-log_ratio.sum() / n),
-             "A_opd": float(opd.abs().sum() / n), "A_grpo": float(reward.abs().sum() / n)}
+             **{name: float(x / n) for name, x in zip(sizes, sums)}}
     return opd + reward, stats
 
 
@@ -221,6 +224,10 @@ def starting_models(cfg, env, device, rank):
         start = paths["teacher"]
         paths["teacher"] = finished(cfg, env, device, start, "teacher", reinforce, settings)
     models = sft.load_models(paths, device, rank, cfg.context or env.first.context)
+    needed, has = (models[role].cfg.context for role in ("student", "teacher"))
+    if has < needed:
+        raise run.Stop(f"the teacher reads {has} tokens, the student writes up to {needed}; lower "
+                       "--turns or --context, or give another --teacher")
     return tok, models["student"], sft.freeze(models["teacher"]), paths
 
 
@@ -331,9 +338,11 @@ def look(r):
     cfg = r.cfg
     found = measure(r, r.solo, "valid", cfg.eval_problems, cfg.temperature)
     _, batches, episodes = evaluate(r.solo, r.env, r.tok, cfg, "valid", 3, 1, cfg.seed)
-    run.add_samples(r, [(f"valid task {e['task']}, reward {e['reward']:g}",
-                         r.tok.decode(tokens).rstrip("\0"))
-                        for e, tokens in zip(episodes, batches[0].tokens.tolist())])
+    # an episode that outgrew its context has several rows
+    parts = [batch.tokens[batch.episode == i] for batch in batches for i in batch.episode.unique()]
+    texts = ["\n".join(r.tok.decode(row).rstrip("\0") for row in part.tolist()) for part in parts]
+    run.add_samples(r, [(f"valid task {e['task']}, reward {e['reward']:g}", text)
+                        for e, text in zip(episodes, texts)])
     return {f"valid {name}": mean for name, (mean, _) in found.items()}
 
 

@@ -134,6 +134,7 @@ def loss(model, rows, weight, advantage, cfg, reference_logp=None):
         # 0 before the first update
         gap = torch.where(rows.mask & (weight != 0), logp - rows.behaviour_logp, 0.0)
         outside = torch.where(advantage > 0, gap.exp() - 1 > cfg.clip, 1 - gap.exp() > cfg.clip)
+        outside &= advantage != 0
         mismatch = k3_kl(-gap, torch.zeros_like(gap))
         stats = {"loss": total, "policy_loss": policy, "kl": kl, "nll": -(weight * logp).sum(),
                  "clip_share": (weight * outside).sum(), "mismatch_kl": (weight * mismatch).sum(),

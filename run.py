@@ -201,13 +201,13 @@ def printable(text):
 # ---- the final table ----
 
 def print_table(columns, n):
-    """columns: {title: {metric: (mean, standard error or None)}}, over n tasks (handoff: half)."""
+    """columns: {title: {metric: (mean, standard error or None)}}, over n tasks (of the team: half)."""
     width = {title: max(18, len(title) + 2) for title in columns}
     print(f"{'':24}" + "".join(f"{title:>{width[title]}}" for title in columns))
     # in the order of the last column
     names = dict.fromkeys(name for column in reversed(columns.values()) for name in column)
     for name in names:
-        tasks = max(1, n // 2) if "hand" in name else n
+        tasks = max(1, n // 2) if "hand" in name or "retention" in name else n
         cells = {title: cell(column.get(name), tasks) for title, column in columns.items()}
         print(f"{name:24}" + "".join(f"{text:>{width[title]}}" for title, text in cells.items()))
 
@@ -227,7 +227,9 @@ def cell(pair, n):
 ALIKE = ("data", "level", "text", "turns", "tokenizer", "senior", "lora", "layers", "width",
          "skill", "target", "warm_steps", "sft_lr", "sft_rows", "steps", "prompts", "group", "lr",
          "minibatches", "clip", "temperature", "max_new", "context", "rows", "micro_rows",
-         "final_split", "test_problems", "test_chains")
+         "final_split", "test_problems", "test_chains", "teacher", "teacher_layers",
+         "teacher_width", "teacher_skill", "teacher_target", "student", "student_skill",
+         "student_habits", "student_player")
 
 
 def print_next(r, *others):

@@ -465,6 +465,8 @@ def open_model(cfg, worlds, device):
         model, tok, _ = sft.load_model(cfg.senior, device)
         if tuple(tok.roles) != WorldModel.ROLES:
             raise run.Stop(f"{cfg.senior} is no world model: its vocabulary lacks the roles")
+        if not cfg.resume:
+            sft.check_shape(cfg, "senior", cfg.senior, model.cfg)
     else:
         tok = open_tokenizer(cfg, worlds, first)
         torch.manual_seed(cfg.seed)

@@ -91,7 +91,7 @@ def claim_folder(cfg):
 
 def lock(path):
     """Hold a lock file until release_folder(). No lock where the system has no fcntl."""
-    file = open(path, "a")
+    file = open(os.path.abspath(path), "a")
     try:
         import fcntl
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -110,8 +110,7 @@ def check_held(folder):
     """Stop when a folder that we hold was moved away, removed or replaced: another run may be in
     its place."""
     for file in LOCKS:
-        here = os.path.normpath(os.path.dirname(file.name)) == os.path.normpath(folder)
-        if here and not in_its_place(file):
+        if os.path.dirname(file.name) == os.path.abspath(folder) and not in_its_place(file):
             raise Stop(f"{folder} is not the folder that this run began in: it was moved or "
                        "removed; what was saved went with it, --resume goes on from there")
 
@@ -131,7 +130,8 @@ def release_folder():
         with contextlib.suppress(OSError):  # a link, a mount point
             if in_its_place(file) and os.listdir(folder) == [os.path.basename(file.name)]:
                 os.remove(file.name)
-                os.rmdir(folder)
+                if folder != os.getcwd():
+                    os.rmdir(folder)
         file.close()
 
 

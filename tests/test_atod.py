@@ -59,6 +59,24 @@ def test_turn_weights_of_flat_short_and_empty_trajectories():
     torch.testing.assert_close(moved, weight, rtol=0, atol=1e-5)
 
 
+def test_two_ranks_weigh_turns_as_one_process_does(monkeypatch):
+    """The mean weight of --weights uniform, and the statistics, are over all ranks."""
+    rows, _, _, _ = played()
+    teacher_logp, outcome = rows.behaviour_logp - 0.5, torch.zeros(int(rows.episode.max()) + 1)
+    cfg = Config(weights="uniform")
+    _, one = atod.token_advantages(rows, teacher_logp, outcome, cfg, 3)
+    seen = []
+
+    def doubled(x):  # another rank with rows like these
+        seen.append(x.clone())
+        return 2 * x
+    monkeypatch.setattr(atod.run, "all_sum", doubled)
+    _, two = atod.token_advantages(rows, teacher_logp, outcome, cfg, 3)
+    assert two == pytest.approx(one) and len(seen) == 2
+    assert float(seen[0][0] / seen[0][1]) == pytest.approx(one["mean_w"])
+    assert float(seen[1][0] / seen[1][-1]) == pytest.approx(one["disagreement"]) == 0.5
+
+
 def test_the_schedule_at_its_ends_in_the_middle_and_beyond():
     low = pytest.approx(.1)
     found = [schedule(s, 80) for s in (0, 40, 80, 81, 150, 10**9)]
@@ -250,3 +268,10 @@ def test_a_teacher_of_another_size_will_do_and_one_of_another_vocabulary_is_one_
 def test_what_atod_refuses_is_one_line(command, args, word):
     code, _, err = command("--method", "atod", *args.split())
     assert code == 2 and len(errors(err)) == 1 and word in err
+
+
+def test_a_teacher_that_reads_less_than_the_student_writes_is_one_line(command):
+    short = "--method", "atod", "--turns", "1", "--steps", "1", "--out", "short"
+    assert command(*short)[0] == 0
+    code, _, err = command("--method", "atod", "--turns", "3", "--steps", "1", "--teacher", "short")
+    assert code == 2 and "lower --turns or --context" in errors(err)[0]
