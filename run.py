@@ -201,7 +201,7 @@ def printable(text):
 # ---- the final table ----
 
 def print_table(columns, n):
-    """columns: {title: {metric: (mean, standard error or None)}}, over n tasks (of the team: half)."""
+    """columns: {title: {metric: (mean, standard error or None)}}, over n tasks (team: half)."""
     width = {title: max(18, len(title) + 2) for title in columns}
     print(f"{'':24}" + "".join(f"{title:>{width[title]}}" for title in columns))
     # in the order of the last column

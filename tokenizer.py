@@ -9,6 +9,7 @@ Rank order of a trained vocabulary: 256 bytes | words of a closed vocabulary | l
 special tokens. All 256 bytes are always there, so any text round-trips. A digit is always a token
 of its own, as in most models that calculate. Left out: normalisation and every option of a
 tokenizer library. """
+import itertools
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -110,6 +111,16 @@ class Tokenizer:
 def content(tok):
     """What a tokenizer is, wherever its files lie and whatever day it is: plain types."""
     return {name: value for name, value in tok.state().items() if name not in ("folder", "day")}
+
+
+def by_author(tok, ids, authors):
+    """ids, authors (True: the senior) -> [(author, text)] of each stretch by one author"""
+    parts, done = [], []
+    for author, part in itertools.groupby(zip(ids, authors), key=lambda x: x[1]):
+        mine = [token for token, _ in part]
+        parts.append((author, continued(tok, done, mine)))
+        done += mine
+    return parts
 
 
 def continued(tok, before, ids):

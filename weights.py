@@ -75,7 +75,7 @@ def fields(their, context=0, vocab=0):
         raise ValueError(f"a vocabulary of {ids:,} ids, its tokenizer has {vocab:,}")
     kv_heads = number(their, "num_key_value_heads", heads, heads)
     head_width = number(their, "head_dim", 2**14, width // heads)
-    longest = number(their, "max_position_embeddings", 2**24)
+    longest = number(their, "max_position_embeddings", 2**24, context or None)
     if context > longest:
         raise ValueError(f"a context of {context} tokens is more than the model's {longest}")
     if heads % kv_heads:
@@ -263,17 +263,17 @@ def read_tensors(folder, model, dtype):
     return state
 
 
-def save_pretrained(model, folder, more=()):
+def save_pretrained(model, folder, **settings):
     """Write config.json and model.safetensors. Whatever interrupts it, the folder holds the old
-    model, the new one, or no config.json and is refused; never new and old together. more:
-    settings of config.json besides those of the model's shape, or in their place."""
+    model, the new one, or no config.json and is refused; never new and old together. settings:
+    of config.json, besides those of the model's shape or in their place."""
     tensors = {}
     for name, x in model.state_dict().items():
         if not (name == "head.weight" and model.cfg.tied):
             theirs = their_names(name, model.cfg)
             pieces = x.cpu().split([rows or len(x) for _, rows in theirs])
             tensors.update({their: piece.contiguous() for (their, _), piece in zip(theirs, pieces)})
-    save_tensors(tensors, {**written_config(model.cfg), **dict(more)}, folder)
+    save_tensors(tensors, {**written_config(model.cfg), **settings}, folder)
 
 
 def save_tensors(tensors, config, folder):
@@ -339,7 +339,7 @@ def export(source, folder):
     # what the run did not change: the model's own longest context, and what ends a reply
     theirs = chat.read_json(Path(tok.folder) / "config.json")
     kept = ("max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
-    save_pretrained(model, folder, {name: theirs[name] for name in kept if name in theirs})
+    save_pretrained(model, folder, **{name: theirs[name] for name in kept if name in theirs})
     for path in Path(tok.folder).iterdir():
         if path.suffix in (".json", ".jinja", ".model") and not path.name.endswith(".index.json"):
             if path.name != "config.json":

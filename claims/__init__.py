@@ -30,10 +30,9 @@ def read(path):
 
 def write(path, found):
     """Text as it is, anything else as JSON; whole or not at all."""
+    import run  # only here: it loads torch
     text = found if isinstance(found, str) else json.dumps(found, indent=1)
-    with open(f"{path}.tmp", "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-    os.replace(f"{path}.tmp", path)
+    run.write(str(path), text + "\n")
 
 
 def finished(out):
@@ -70,7 +69,7 @@ def check_same(options, out):
     wanted = run.as_json(read_options(options)[1])
     for name in made.keys() & wanted.keys() - set(MAY_CHANGE):
         if made[name] != wanted[name]:
-            sys.exit(f"{out} was made with {run.flag(name)} {made.get(name)}, not {wanted[name]}; "
+            sys.exit(f"{out} was made with {run.flag(name)} {made[name]}, not {wanted[name]}; "
                      "move it away and run this again")
 
 

@@ -7,7 +7,6 @@ each token in its author's colour. The problem is a typical one: the first test 
 senior answers in its private notation before training, and on which each of the three is what it is
 most often, right or wrong. Below stands how often each is right on all test problems.
 """
-import itertools
 import sys
 
 import run
@@ -15,7 +14,7 @@ import tandem
 import train
 from claims import finished, svg
 from rollout import evaluate
-from tokenizer import continued
+from tokenizer import by_author
 
 TITLES = ("the senior alone, before", "the senior alone, after", "the team, after")
 LONGEST = 30  # characters of a line
@@ -37,12 +36,9 @@ def authored(tok, tokens, mask, author):
     columns = zip(tokens.tolist(), mask.tolist(), author.tolist())
     written = [(token, senior) for token, sampled, senior in columns
                if sampled and token != tok.end_id]
-    parts, done = [], []
-    for senior, part in itertools.groupby(written, key=lambda x: x[1]):
-        mine = [token for token, _ in part]
-        parts.append(("senior" if senior else "junior", continued(tok, done, mine)))
-        done += mine
-    return parts
+    ids, authors = zip(*written) if written else ((), ())
+    parts = by_author(tok, ids, authors)
+    return [("senior" if senior else "junior", text) for senior, text in parts]
 
 
 def typical(played):

@@ -151,6 +151,6 @@ def from_checkpoint(method, cfg, state, path):
         if now.get(name) != content:
             raise run.Stop(f"{name} of this run changed since its last checkpoint; put it back "
                            "as it was, or start a new run with another --out")
-    if r.tok.name == "folder":
-        r.tok = tokenizer.from_state(state["tokenizer"])  # its preamble may name the first day
+    if getattr(r.tok, "day", "") != state["tokenizer"].get("day", ""):
+        r.tok = tokenizer.from_state(state["tokenizer"])  # its preamble names the first day
     return r

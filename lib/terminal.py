@@ -5,7 +5,7 @@ import sys
 
 import run
 from rollout import evaluate
-from tokenizer import continued
+from tokenizer import by_author
 
 BLUE, ORANGE, OFF = "\033[38;5;33m", "\033[38;5;208m", "\033[0m"
 
@@ -13,11 +13,9 @@ BLUE, ORANGE, OFF = "\033[38;5;33m", "\033[38;5;208m", "\033[0m"
 def painted(tok, ids, authors, colour):
     """ids, authors (True: the senior) -> text, the senior's blue and the junior's orange; without
     colours the junior's in «marks». A character that both wrote a part of shows as U+FFFD."""
-    out, done = "", []
-    for senior, part in itertools.groupby(zip(ids, authors), key=lambda x: x[1]):
-        mine = [token for token, _ in part]
-        text = run.printable(continued(tok, done, mine))
-        done += mine
+    out = ""
+    for senior, text in by_author(tok, ids, authors):
+        text = run.printable(text)
         if colour:
             text = f"{BLUE if senior else ORANGE}{text}{OFF}"
         elif not senior:
