@@ -17,6 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 import weights
 
+# cuDNN's attention plans anew for each shape, tens of milliseconds, and texts grow all the time
+torch.backends.cuda.enable_cudnn_sdp(False)
+
 
 @dataclass
 class GPTConfig:
@@ -220,7 +223,9 @@ def token_logp(model, tokens, temperature=1.0, wanted=None, branch=None):
     wanted = torch.ones_like(tokens, dtype=torch.bool) if wanted is None else wanted.clone()
     wanted[:, 0] = False
     row, column = wanted.nonzero(as_tuple=True)  # [n] each
-    with torch.autocast(tokens.device.type, torch.bfloat16, enabled=tokens.device.type == "cuda"):
+    # no cache: weights are cast for each chunk of head_logp, whose gradients add up in fp32 then
+    with torch.autocast(tokens.device.type, torch.bfloat16, enabled=tokens.device.type == "cuda",
+                        cache_enabled=False):
         x = model.hidden(tokens, **packed)[row, before[row, column]]  # [n, D]
         logp = head_logp(model.head, x, tokens[row, column], temperature)  # [n]
     return logp.new_zeros(tokens.shape).index_put((row, column), logp)
@@ -239,7 +244,8 @@ def branched(branch, slot):
     return before, {"positions": position, "mask": (seen & causal)[:, None]}
 
 
-LOGITS = 2**24  # held in memory at once
+# held in memory at once; a GPU needs more of them to be busy
+LOGITS = 2**27 if torch.cuda.is_available() else 2**24
 
 
 def head_logp(head, x, token, temperature):

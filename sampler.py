@@ -378,19 +378,19 @@ def choose_compile(wanted, device, decode_steps):
     """Whether to compile the decode step. auto: when that (10 to 40 s on a CPU) pays for itself."""
     if wanted == "off":
         return False
+    compilers = [os.environ.get("CXX", "g++"), "clang++", "cl"]
+    if device != "cpu":  # a little C starts Triton's kernels
+        compilers = [os.environ.get("CC", "gcc"), "clang"]
+    missing = not any(map(shutil.which, compilers)) and f"found no {' or '.join(compilers)}"
     if device == "mps":
         missing = "it is not used on mps"
-    elif device == "cpu":
-        compilers = (os.environ.get("CXX", "g++"), "clang++", "cl")
-        missing = not any(shutil.which(c) for c in compilers) and "no C++ compiler found"
-    else:
-        missing = not importlib.util.find_spec("triton") and "triton is not installed"
+    elif device != "cpu" and not importlib.util.find_spec("triton"):
+        missing = "triton is not installed"
     if missing:
         print(f"compile: off ({missing})")
         return False
     if wanted == "auto" and device == "cpu" and decode_steps < 50_000:
-        print(f"compile: off (some {decode_steps:,} decode steps are too few to gain from it; "
-              "--compile on forces it)")
+        print(f"compile: off ({decode_steps:,} decode steps are too few; --compile on forces it)")
         return False
     return True
 

@@ -1,12 +1,13 @@
 """One GPU: is the CUDA path right, and how fast is it? Told in stages, the most valuable first.
 
-    bash runs/gpu.sh                          # all stages, five minutes
+    bash runs/gpu.sh                          # all stages, eight minutes
     bash runs/gpu.sh --seconds 240 sampling   # these alone, in so many seconds
     bash runs/gpu.sh --rehearse               # the same code on a CPU, at tiny sizes
 
 A card is lent for minutes. So a stage is a process of its own: when it fails or takes too long, the
 next one goes on. Whatever it has found so far is in its JSON at any moment. A stage may use what
-the ones before it have left over.
+the ones before it have left over. Where torch.compile does not work, WITHOUT_COMPILE=1 in the
+environment makes it do nothing: then CUDA graphs hold the eager step, and the table says so.
 
 This file runs the stages, and holds the two that are processes themselves: the tests (right) and
 the main jobs. What is measured is in gpu_measure.py and gpu_variants.py.
@@ -15,6 +16,7 @@ import argparse
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,7 +27,8 @@ from concurrent.futures import ThreadPoolExecutor
 from xml.etree import ElementTree
 
 # Stage -> the seconds that are meant for it
-STAGES = {"right": 50, "main": 70, "sampling": 90, "variants": 45, "update": 25, "profile": 20}
+STAGES = {"right": 120, "main": 100, "sampling": 110, "variants": 50, "update": 30, "profile": 20,
+          "authors": 40}
 TINY = ("--device cpu --layers 1 --width 32 --warm-steps 2 --sft-rows 4 --steps 2 --prompts 2 "
         "--group 2 --eval-problems 2 --test-problems 2 --test-chains 2 --junior-layers 1 "
         "--junior-width 32 --threads 1")
@@ -119,18 +122,29 @@ def end_of(path, lines=12):
 # ---- right: the tests that need a GPU ----
 
 def right(found, log, work, rehearse):
-    report = os.path.join(work, "tests.xml")
+    report, printed = os.path.join(work, "tests.xml"), os.path.join(work, "tests.txt")
     command = ["-m", "pytest", "-v", "-m", "gpu", "-p", "no:cacheprovider", "--tb=short",
                "--durations=0", f"--junitxml={report}", "tests/test_gpu.py"]
-    code = call(command, log, found.left(), **({"REHEARSE": "1"} if rehearse else {}))
-    if code is None:  # no report: the log says how far it came
-        raise RuntimeError(f"cut: the tests took too long\n{end_of(log.name)}")
+    with open(printed, "w", encoding="utf-8") as file:
+        code = call(command, file, found.left(), **({"REHEARSE": "1"} if rehearse else {}))
+    with open(printed, encoding="utf-8", errors="replace") as file:
+        text = file.read()
+    log.write(text)
+    if code is None:  # no report: what it printed tells how far it came
+        for name, result in finished_tests(text):
+            found.add(name, **({"passed": True} if result == "PASSED" else {"error": result}))
+        raise RuntimeError("cut: the tests took too long")
     for case in ElementTree.parse(report).iter("testcase"):
         wrong = [x.get("message", "")[:600] for x in case if x.tag in ("failure", "error")]
         result = {"error": wrong[0]} if wrong else {"passed": not case.findall("skipped")}
         found.add(case.get("name"), **result, took_s=float(case.get("time")))
     if code:
         raise RuntimeError(f"pytest ended with code {code}")
+
+
+def finished_tests(text):
+    """What pytest -v printed -> [(test, "PASSED" or "FAILED" or ...)]"""
+    return re.findall(r"^tests/\S+::(\S+) ([A-Z]+)", text, re.MULTILINE)
 
 
 # ---- main: what a user types ----
@@ -144,7 +158,10 @@ def main_jobs(found, log, work, rehearse):
         typed = TINY if rehearse else options
         command = ["train.py", "--method", method, *typed.split(), "--out", out,
                    "--cache", os.path.join(work, "warm")]
-        code = call(command, log, found.left())
+        command += ["--compile", "off"] if os.environ.get("WITHOUT_COMPILE") else []
+        # the first is the aim of this stage, and yet the others get some of its time
+        share = 0.7 if method == "tandem" else 1.0
+        code = call(command, log, share * found.left())
         result = {"options": typed, "to_table_s": round(time.time() - began, 1)}
         if code != 0:
             why = "it took too long" if code is None else f"it ended with code {code}"
@@ -172,6 +189,24 @@ def told(out):
 
 
 # ---- all stages ----
+
+COMPILES = """
+import torch
+from claims.speed import captured
+x = torch.ones(8, device={device!r})
+double = torch.compile(lambda: x.mul_(2).sum(), backend={backend!r})
+captured(double)() if {device!r} == "cuda" else double()
+"""
+
+
+def check_compiling(log, rehearse):
+    """Without Triton's compiler, what is below runs without torch.compile -> whether it does."""
+    device, backend = ("cpu", "eager") if rehearse else ("cuda", "inductor")
+    if call(["-c", COMPILES.format(device=device, backend=backend)], log, 60) == 0:
+        return True
+    os.environ["WITHOUT_COMPILE"] = "1"
+    return False
+
 
 def run_stage(stage, out, log, deadline, rehearse):
     """-> what its JSON holds. Whatever happens, the next stage goes on."""
@@ -205,8 +240,9 @@ def line_of_stage(x):
     return f"{x['stage']:10}{x['seconds']:9.1f}{len(x['found']):9}  {ended}"
 
 
-def table(contents):
-    lines = [f"{'stage':10}{'seconds':>9}{'results':>9}  ended"]
+def table(contents, compiles):
+    lines = [] if compiles else ["without torch.compile, which fails here (see log.txt)", ""]
+    lines += [f"{'stage':10}{'seconds':>9}{'results':>9}  ended"]
     lines += map(line_of_stage, contents)
     for x in contents:
         lines += ["", f"{x['stage']}:", *map(line_of, x["found"])]
@@ -217,7 +253,7 @@ def main(argv=None):
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("stages", nargs="*", help=f"of {' '.join(STAGES)} [all, in this order]")
-    parser.add_argument("--seconds", type=float, default=300, help="for all of them together [300]")
+    parser.add_argument("--seconds", type=float, default=470, help="for all of them together [470]")
     parser.add_argument("--rehearse", action="store_true", help="on a CPU, at tiny sizes")
     args = parser.parse_args(argv)
     if set(args.stages) - STAGES.keys():
@@ -234,15 +270,16 @@ def main(argv=None):
     contents, jobs = [], 2 if args.rehearse else 1  # a measurement is alone on its machine
     with (open(os.path.join(out, "log.txt"), "a", encoding="utf-8") as log,
           ThreadPoolExecutor(jobs) as pool):
+        compiles = check_compiling(log, args.rehearse)
         work = [pool.submit(run_stage, stage, out, log, began + seconds, args.rehearse)
                 for stage, seconds in zip(stages, meant)]
         for stage in work:
             contents.append(stage.result())
             print(line_of_stage(contents[-1]), file=sys.stderr, flush=True)
-            with open(os.path.join(out, "table.txt"), "w", encoding="utf-8") as file:
-                file.write(table(contents) + "\n")
-    print(table(contents))
-    return 0 if all(x["ended"] == "well" for x in contents) else 1
+        text = table(contents, compiles)
+        log.write(f"\n{text}\n")
+    print(text)
+    return 0 if compiles and all(x["ended"] == "well" for x in contents) else 1
 
 
 if __name__ == "__main__":

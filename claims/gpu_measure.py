@@ -1,4 +1,5 @@
-"""The stages of runs/gpu.sh that measure: sampling, update, profile (and gpu_variants.py).
+"""The stages of runs/gpu.sh that measure: sampling, update, profile. variants and authors have files
+of their own.
 
 A process of its own, as `python -m claims.gpu_measure sampling --out out/gpu --until 1790000000`
 (seconds since the epoch). With --rehearse every size is a tiny one, on a CPU.
@@ -6,6 +7,8 @@ A process of its own, as `python -m claims.gpu_measure sampling --out out/gpu --
 import argparse
 import datetime
 import functools
+import gc
+import os
 import statistics
 import tempfile
 from dataclasses import dataclass, replace
@@ -13,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 
 import grpo
-from claims import gpu, gpu_variants, speed
+from claims import authors, gpu, gpu_variants, speed
 from claims.speed import seconds_of, timed
 from model import LOGITS, GPT
 from rollout import Rows
@@ -36,24 +39,31 @@ class Here:
 
 # ---- sampling ----
 
-FIRST = ("ours compiled", "transformers dynamic")
-THEN = ("ours tandem", "transformers static")
+OURS = ("ours compiled", "ours tandem")
+ALL = OURS + ("transformers static", "transformers dynamic")
 CELLS = (  # size, rows, samplers, the seconds that it needs at least (guessed)
-    ("124m", 64, FIRST, 15), ("124m", 1, FIRST, 15), ("124m", 64, THEN, 20), ("124m", 1, THEN, 20),
-    ("0.6b", 16, FIRST + THEN, 40), ("10m", 16, FIRST + THEN, 15), ("4b", 16, FIRST + THEN, 60),
-    ("0.6b", 256, FIRST + THEN, 40), ("10m", 256, FIRST + THEN, 15),
-    ("124m-2k", 64, FIRST + THEN, 40), ("4b", 256, FIRST + THEN, 60))
+    ("124m", 64, OURS + ("ours captured",), 15), ("124m", 64, ("transformers static",), 15),
+    ("124m", 64, ("transformers dynamic",), 10), ("124m", 1, ALL, 30), ("0.6b", 16, ALL, 40),
+    ("10m", 16, ALL, 20), ("4b", 16, ALL, 60), ("0.6b", 256, ALL, 40), ("10m", 256, ALL, 20),
+    ("4b", 256, ALL, 60), ("124m-2k", 64, ALL, 40))
 
 
 def sampling(here):
     """A decode step beside its limit and beside transformers."""
     solo = {}  # (size, rows) -> seconds
-    for size, rows, who, seconds in CELLS[1:5:3] if here.rehearse else CELLS:
+    for size, rows, who, seconds in (CELLS[0], CELLS[4]) if here.rehearse else CELLS:
         with tempfile.TemporaryDirectory() as folder:
             cell(here, size, here.rows(rows), who, folder, here.least(seconds), solo)
         torch._dynamo.reset()
-        if here.device == "cuda":
-            torch.cuda.empty_cache()
+        free(here.device)
+
+
+def free(device):
+    """Let go of what is not used any more, and count the peak of memory from here on."""
+    gc.collect()  # a sampler and its compiled step hold each other
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def cell(here, size, rows, names, folder, seconds, solo):
@@ -62,6 +72,8 @@ def cell(here, size, rows, names, folder, seconds, solo):
         return found.add(name, skipped=f"{found.left():.0f} s were left")
     try:
         model, makers, prompt, new = speed.samplers(size, rows, device, dtype, folder)
+        prompts = torch.randint(model.cfg.vocab_size, (rows, prompt)).tolist()
+        makers["ours captured"] = lambda: speed.ours(model, prompts, new, kind=speed.Captured)
         limit = speed.limit(model, rows, prompt, new, device, dtype)
     except Exception as error:
         return found.add(name, error=f"{type(error).__name__}: {str(error)[:600]}")
@@ -77,6 +89,7 @@ def one(here, make, who, limit, shape, solo):
     """A sampler: the first run with its compilation, then up to three in three seconds."""
     size, rows = shape
     cfg, prompt, new = speed.SIZES[size]
+    free(here.device)
     sample, making = timed(make, here.device)
     first, runs = making + timed(sample, here.device)[1], []
     while len(runs) < 3 and sum(runs) < 3:
@@ -108,8 +121,7 @@ def update(here):
             name = f"{size}{', recompute' * recompute}"
             work = functools.partial(one_update, here, size, recompute, rate)
             here.found.attempt(name, work, here.least(5))
-            if here.device == "cuda":
-                torch.cuda.empty_cache()
+            free(here.device)
 
 
 def measured_rate(n, device):
@@ -126,8 +138,7 @@ def one_update(here, size, recompute, rate, rows=64):
     optimizer = grpo.make_optimizer(model, how, device)
     batch, rows = random_rows(cfg, here.rows(rows), prompt, prompt + new, device), here.rows(rows)
     advantage = torch.randn(rows, device=device)
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    free(device)
 
     def work():
         return grpo.update_on(model, optimizer, batch, batch.mask.float(), advantage, how)
@@ -204,7 +215,7 @@ def shrink():
 
 def main(argv=None):
     stages = {"sampling": sampling, "update": update, "profile": profile,
-              "variants": gpu_variants.variants}
+              "variants": gpu_variants.variants, "authors": authors.on_a_card}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=stages)
     parser.add_argument("--out", required=True)
@@ -219,6 +230,8 @@ def main(argv=None):
     if args.rehearse:
         torch.set_num_threads(1)
         shrink()
+    if os.environ.get("WITHOUT_COMPILE"):  # it does not work here
+        torch.compile = lambda function, **how: function
     torch._dynamo.config.cache_size_limit = 64  # many samplers in one process
     stages[args.stage](Here(found, device, dtype, args.rehearse))
 

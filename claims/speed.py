@@ -3,6 +3,7 @@
 A sampler here is a function without arguments that decodes and returns how many tokens it sampled.
 bench.py prints what these functions find.
 """
+import contextlib
 import importlib.util
 import statistics
 import tempfile
@@ -36,11 +37,11 @@ SIZES["4b"] = GPTConfig(151936, 320, 36, 32, 8, 2560, 128, 9728, **QWEN3), 64, 2
 
 # ---- the samplers: each is a function () -> sampled tokens ----
 
-def ours(model, prompts, new, junior=None, turns=1, **how):
+def ours(model, prompts, new, junior=None, turns=1, kind=Sampler, **how):
     """Our sampler. turns > 1: as many tokens in all, with three tokens of the environment's behind
     every turn but the last."""
     rows = len(prompts)
-    sampler = TandemSampler(model, junior, rows, **how) if junior else Sampler(model, rows, **how)
+    sampler = TandemSampler(model, junior, rows, **how) if junior else kind(model, rows, **how)
     streams = [("bench", i) for i in range(rows)]
 
     def sample():
@@ -83,13 +84,16 @@ def transformers_model(cfg, device, dtype, folder=""):
 
 def transformers_generate(model, prompts, new, static):
     """Hugging Face's `generate`, with its growing cache, or with its static one and the compiled
-    step that goes with it."""
+    step that goes with it. Where 16 GiB would not hold all scores, it gives no log-probs."""
     from transformers import CompileConfig
     device = model.device.type
     tokens = torch.tensor(prompts, device=device)
+    scores = 4 * len(prompts) * new * model.config.vocab_size  # bytes: it keeps them of all steps
+    logps = scores < 2**34
     how = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": True, "temperature": 1.0,
-           "top_k": 0, "top_p": 1.0, "eos_token_id": None, "pad_token_id": 0, "output_scores": True,
-           "return_dict_in_generate": True, "attention_mask": torch.ones_like(tokens)}
+           "top_k": 0, "top_p": 1.0, "eos_token_id": None, "pad_token_id": 0,
+           "output_scores": logps, "return_dict_in_generate": True,
+           "attention_mask": torch.ones_like(tokens)}
     if static:
         config = CompileConfig(mode="reduce-overhead" if device == "cuda" else "default")
         config._compile_all_devices = True  # otherwise it compiles on GPUs only
@@ -97,10 +101,22 @@ def transformers_generate(model, prompts, new, static):
 
     @torch.no_grad()
     def sample():
-        out = model.generate(tokens, **how)
-        model.compute_transition_scores(out.sequences, out.scores, normalize_logits=True)
+        with cudnn_attention():  # its default
+            out = model.generate(tokens, **how)
+        if logps:
+            model.compute_transition_scores(out.sequences, out.scores, normalize_logits=True)
         return new * len(prompts)
     return sample
+
+
+@contextlib.contextmanager
+def cudnn_attention():
+    """model.py switches it off; PyTorch has it on."""
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 # ---- the limit ----
@@ -254,6 +270,13 @@ class AllSlots(Sampler):
         super().run_step()
 
 
+class Captured(Sampler):
+    """On a GPU: our CUDA graph of the step as PyTorch runs it, without torch.compile."""
+    def __init__(self, model, rows):
+        super().__init__(model, rows, compile=True)
+        self.decode = self.step
+
+
 class Looking(Sampler):
     """The host looks at the finished flags behind every token."""
     def run_step(self):
@@ -387,6 +410,8 @@ def profile(size, rows, device="cuda"):
         kind, clock = DeviceType.CUDA, "self_device_time_total"
     events = [(getattr(e, clock), e.count, e.key) for e in found.key_averages()
               if e.device_type == kind and not e.is_user_annotation]
+    if not events:
+        raise RuntimeError("the profiler saw no kernel")
     events.sort(reverse=True)
     idle = 1 - sum(time for time, _, _ in events) * 1e-6 / seconds
     kernels = [{"ms": time / 1e3, "count": count, "name": name[:90]}

@@ -15,7 +15,7 @@ import grpo
 import run
 import train
 from conftest import MOVING, errors, interrupt_at, metrics, poison, tiny
-from model import GPT, GPTConfig
+from model import GPT, GPTConfig, token_logp
 from sampler import Sampler, uniform
 from tandem import TandemSampler, next_author
 
@@ -29,9 +29,12 @@ PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 0], [3, 3]]
 
 @pytest.fixture(autouse=True)
 def graphs(monkeypatch):
-    """On a CPU: what torch.compile sees, without the minutes of generating code."""
+    """On a CPU: what torch.compile sees, without the minutes of generating code. runs/gpu.sh sets
+    WITHOUT_COMPILE where it does not work: then CUDA graphs hold the eager step."""
     compiled = torch.compile
-    if DEVICE == "cpu":
+    if os.environ.get("WITHOUT_COMPILE"):
+        monkeypatch.setattr(torch, "compile", lambda f, **how: f)
+    elif DEVICE == "cpu":
         monkeypatch.setattr(torch, "compile", lambda f, **how: compiled(f, backend="eager", **how))
     torch._dynamo.reset()
 
@@ -205,12 +208,27 @@ def test_a_nan_among_the_weights_stops_sampling():
         start(Sampler(model, 4, compile=True)).sample(4, ())
 
 
+def test_chunks_of_the_head_add_up_their_gradients_in_fp32(monkeypatch):
+    """A cast of the weights that all chunks shared would sum them in bf16: off by 1% here."""
+    gpt = model_of(vocab_size=1000)
+    tokens = torch.randint(1000, (32, CONTEXT), device=DEVICE)
+    weight = torch.randn(tokens.shape, device=DEVICE)
+
+    def gradient():
+        gpt.zero_grad()
+        (token_logp(gpt, tokens) * weight).sum().backward()
+        return gpt.head.weight.grad.clone()
+    whole = gradient()
+    monkeypatch.setattr("model.LOGITS", 8 * 1000)
+    assert (gradient() - whole).norm() < 3e-3 * whole.norm()
+
+
 # ---- whole runs ----
 
 METHODS = ["tandem", "atod", "worldmodel"]
 
 
-@pytest.mark.parametrize("method", METHODS if DEVICE == "cuda" else METHODS[:1])
+@pytest.mark.parametrize("method", METHODS)
 def test_updates_of_a_run(command, method):
     """The weights move, nothing is skipped, and sampling is what is trained but for bf16."""
     graph = ("--compile", "on" if method == "tandem" and DEVICE == "cuda" else "off")
@@ -247,15 +265,17 @@ def test_updates_that_are_not_finite_stop_the_run(command, monkeypatch):
 
 
 def test_memory_stays_flat_over_updates(tmp_path, monkeypatch, cache):
-    """50 updates on a GPU; on a CPU a few show that the loop runs."""
+    """The peak of each of 50 updates on a GPU; on a CPU a few show that the loop runs."""
     monkeypatch.chdir(tmp_path)
     updates = 50 if DEVICE == "cuda" else 3
     args = (*MOVING["tandem"], "--device", DEVICE, "--compile", "on", "--cache", cache)
     method, cfg = train.read_options(tiny(*args))
     r, peaks = method.setup(cfg), []
     for r.step in range(updates):
+        if DEVICE == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         method.step(r)
         if DEVICE == "cuda":
             peaks.append(torch.cuda.max_memory_allocated())
-    # all of it is taken in the first updates, whose rows are as long as any
-    assert not peaks or peaks[-1] <= 1.02 * peaks[9]
+    # the first updates have rows as long as any: what comes later is a leak
+    assert not peaks or max(peaks[-10:]) <= 1.02 * max(peaks[:10])

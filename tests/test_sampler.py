@@ -348,7 +348,9 @@ def test_a_decode_step_is_compiled_where_that_pays_and_is_possible(monkeypatch, 
     assert "49,999 decode steps are too few" in capsys.readouterr().out
     assert not choose_compile("on", "mps", 10**9) and "mps" in capsys.readouterr().out
     monkeypatch.setattr(module.shutil, "which", lambda name: None)
-    assert not choose_compile("on", "cpu", 10**9) and "C++" in capsys.readouterr().out
+    assert not choose_compile("on", "cpu", 10**9) and "no g++ or clang++" in capsys.readouterr().out
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: "triton is there")
+    assert not choose_compile("on", "cuda", 10**9) and "no gcc or clang" in capsys.readouterr().out
 
 
 def test_sampling_is_in_bf16_on_cuda_and_where_it_is_asked_for():
