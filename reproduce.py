@@ -35,7 +35,7 @@ def read_arguments(argv):
     parser.add_argument("paper", choices=list(PAPERS))
     parser.add_argument("--seeds", type=int, help="how many [10; with --quick 3]")
     parser.add_argument("--first-seed", type=int, default=101, help="they count from here [101]")
-    parser.add_argument("--quick", action="store_true", help="fewer seeds and arms, under half an hour")
+    parser.add_argument("--quick", action="store_true", help="fewer seeds and arms: half an hour")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a thread each [2]")
     comparisons = [*claims.worldmodel.COMPARISONS, "memory", "tdur"]
     parser.add_argument("--compare", default="paper", choices=comparisons,
