@@ -7,9 +7,10 @@ import functools
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from claims import speed
-from claims.speed import Captured, cudnn_attention, seconds_of, step_seconds, timed
+from claims.speed import Captured, seconds_of, step_seconds, timed
 from sampler import Sampler, draw, row_key, uniform
 
 
@@ -57,7 +58,7 @@ def attention(here):
 
 def with_cudnn(way):
     def work():
-        with cudnn_attention():
+        with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):  # an error where it cannot do it
             return way()
     return work
 
@@ -98,8 +99,8 @@ def two_products(q, k, v, mask):
 
 class ReduceOverhead(Sampler):
     """torch.compile captures, not we."""
-    def __init__(self, model, rows):
-        super().__init__(model, rows, compile=True)
+    def __init__(self, model, rows, dtype):
+        super().__init__(model, rows, compile=True, dtype=dtype)
         self.decode = torch.compile(self.step, fullgraph=True, dynamic=False,
                                     mode="reduce-overhead")
 
@@ -121,8 +122,8 @@ class Buckets(Captured):
     without a look at the device."""
     smallest = 64
 
-    def __init__(self, model, rows):
-        super().__init__(model, rows)
+    def __init__(self, model, rows, dtype):
+        super().__init__(model, rows, dtype)
         self.filled, self.graphs = 0, {}
 
     def sample(self, *args, **how):
@@ -147,7 +148,7 @@ def decoding(here, size, kind, first=None):
     torch.manual_seed(0)
     model = speed.random_model(cfg, here.device, here.dtype)
     prompts = torch.randint(cfg.vocab_size, (rows, prompt)).tolist()
-    sampler = kind(model, rows)
+    sampler = kind(model, rows, dtype=here.dtype)
 
     def run():
         sampler.start()

@@ -41,6 +41,7 @@ def ours(model, prompts, new, junior=None, turns=1, kind=Sampler, **how):
     """Our sampler. turns > 1: as many tokens in all, with three tokens of the environment's behind
     every turn but the last."""
     rows = len(prompts)
+    how = {"dtype": model.embed.weight.dtype, **how}
     sampler = TandemSampler(model, junior, rows, **how) if junior else kind(model, rows, **how)
     streams = [("bench", i) for i in range(rows)]
 
@@ -272,8 +273,8 @@ class AllSlots(Sampler):
 
 class Captured(Sampler):
     """On a GPU: our CUDA graph of the step as PyTorch runs it, without torch.compile."""
-    def __init__(self, model, rows):
-        super().__init__(model, rows, compile=True)
+    def __init__(self, model, rows, dtype):
+        super().__init__(model, rows, compile=True, dtype=dtype)
         self.decode = self.step
 
 

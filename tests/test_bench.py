@@ -5,8 +5,9 @@ import pytest
 import torch
 
 import bench
-from claims import growth, parts, speed, update
+from claims import gpu_variants, growth, parts, speed, update
 from model import GPT, GPTConfig
+from sampler import Sampler
 
 TINY = (GPTConfig(31, 30, layers=1, heads=1, kv_heads=1, width=32, head_width=32, ffn_width=32), 3, 12)
 
@@ -29,6 +30,16 @@ def test_every_sampler_makes_as_many_tokens_as_it_says(tiny):
     assert speed.ours(model, prompts, new, GPT(cfg))() == 5 * new
     assert speed.without_cache(model, prompts, new)() == 5 * new
     assert speed.ours(model, prompts, new, turns=3)() == 5 * new
+
+
+@pytest.mark.parametrize("kind", [Sampler, speed.Captured, gpu_variants.Buckets,
+                                  gpu_variants.ReduceOverhead])
+def test_a_sampler_has_the_precision_of_its_model(kind):
+    """On a GPU that is bf16, as in a run; a rehearsal on a CPU would not notice a copy in fp32."""
+    cfg, prompt, new = TINY
+    model = GPT(cfg).to(torch.bfloat16)
+    sampler = speed.ours(model, torch.ones(2, prompt).long().tolist(), new, kind=kind).sampler
+    assert sampler.models[0] is model and sampler.caches[0][0][0].dtype == torch.bfloat16
 
 
 def test_the_table_and_its_json(tiny, monkeypatch, capsys):
