@@ -124,6 +124,8 @@ def parse(argv, cls, about, hidden=()):
     given.pop("method", None)
     cfg = cls(**given)
     check_options(cfg)
+    if not cfg.resume:
+        check_idle(cfg, given)
     return cfg, given
 
 
@@ -150,6 +152,26 @@ def check_options(cfg):
             words, fine = RULES[name]
             if not fine(value, bound):
                 raise Stop(f"{flag(f.name)} is {words} {bound:,}, not {value}")
+
+
+# a model -> the options that say how it is made
+MADE = {"senior": ("skill", "target"), "junior": ("junior_skill", "junior_target"),
+        "teacher": ("teacher_skill", "teacher_target"),
+        "student": ("student_skill", "student_habits", "student_player")}
+
+
+def check_idle(cfg, given):
+    """Stop when an option that you typed would do nothing."""
+    for role, names in MADE.items():
+        path = getattr(cfg, role, "")
+        idle = [name for name in names if name in given and cfg.method != "sft"]
+        if idle and path not in ("", "auto"):
+            raise Stop(f"{flag(idle[0])} says how a {role} is made, and you gave one: leave "
+                           f"out {flag(idle[0])}, or {flag(role)} {path}")
+    if "p_from" in given and cfg.p_end < 0:
+        raise Stop("--p-from says when p begins to move to --p-end; give --p-end too")
+    if "terms" in given and cfg.formulation == "stateless":
+        raise Stop("--terms is the reward of a state, and stateless writes none: leave it out")
 
 
 def as_json(cfg):

@@ -77,7 +77,13 @@ def tiny(*args):
         return ["--out", "o", *args]
     method = args[args.index("--method") + 1] if "--method" in args else "tandem"
     own = TINY[4:] if {"--senior", "--student"} & set(args) else TINY  # it has a size already
-    return [*own, *OWN.get(method, "").split(), *args]
+    own = [*own, *OWN.get(method, "").split()]
+    for made in ("--teacher", "--student"):  # its own options are for one that is made
+        if made in args:
+            own = [x for i, x in enumerate(own)
+                   if not any(y in (f"{made}-skill", f"{made}-target", f"{made}-habits")
+                              for y in own[max(0, i - 1):i + 1])]
+    return [*own, *args]
 
 
 @pytest.fixture(scope="session")
