@@ -4,7 +4,8 @@
     python course/blank.py tandem.next_author DIR    # a copy of the project in DIR, with the blank
 
 The copy is the project file by file. Only the body of that function is gone. Signature and
-docstring stay, and they say all that you need. The command that is printed grades your answer.
+docstring stay. Lesson, signature, docstring and hint say all that you need. The command that is
+printed grades your answer; it needs pytest (pip install -e '.[test]').
 """
 import ast
 import os
@@ -84,7 +85,8 @@ BLANKS = {
     "claims.interval": {
         "lesson": 6, "file": "tests/test_reproduce.py",
         "tests": ["test_an_interval_by_hand"],
-        "hint": "Student's t by number of seeds is in T_95; the variance is divided by n - 1"},
+        "hint": "Student's t by number of seeds is in T_95, above ten it is quantile(n - 1); the "
+                "variance is divided by n - 1"},
     "claims.verdict": {
         "lesson": 6, "file": "tests/test_reproduce.py",
         "tests": ["test_verdicts_by_hand", "test_the_margin_of_as_good_can_be_chosen"],

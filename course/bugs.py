@@ -1,4 +1,4 @@
-"""Exercises: silent bugs, planted for you to find.
+"""Exercises: silent bugs. You are told what a bug is, and you find what gives it away.
 
     python course/bugs.py                   # the list
     python course/bugs.py batch_mean DIR    # a copy of the project in DIR, with that bug in it
@@ -6,7 +6,7 @@
 
 A training run with a silent bug ends without an error, and its curves look right, or nearly right.
 The bugs are patches of a few lines in course/bugs/. Look for what gives a bug away before you read
-its patch. In a copy of the project, `git apply -R` takes it out again.
+its patch. In a copy of the project, `git apply -R course/bugs/NAME.patch` takes it out again.
 """
 import os
 import shlex
@@ -40,8 +40,8 @@ BUGS = {
         "is": "the question shows its answer",
         "run": "--method grpo --steps 40",
         "see": "success rises",
-        "tell": "samples.txt, which shows the prompts as they are; and `malformed` stays "
-                "near .14 (.03 in a right program) while `success` rises: lines do not matter",
+        "tell": "samples.txt, which shows the prompts as they are; and `malformed` is some .09 on "
+                "average over 40 updates (.02 in a right program): lines do not matter",
         "tests": ["test_every_chain_has_the_asked_number_of_lines",
                   "test_private_notation_decodes_to_the_same_chain"]},
     "stale_logp": {
@@ -58,7 +58,9 @@ BUGS = {
         "is": "the mask is one token early: it takes the author of the token that follows",
         "run": "--method tandem --steps 40",
         "see": "success rises",
-        "tell": "no metric: the mask, printed beside the authors of one row",
+        "tell": "no metric: the mask, printed beside the authors of one row. With "
+                "PYTHONPATH=tests:. do `from test_tandem_update import team_rows` and `_, rows = team_rows()`, and "
+                "print rows.mask[0], rows.author[0] and tandem.loss_mask(rows)[0]",
         "tests": ["test_loss_mask_is_what_the_senior_sampled_and_a_weight_for_the_junior",
                   "test_logits_at_the_juniors_positions_get_exactly_no_gradient"]},
     "junior_trained": {

@@ -108,8 +108,8 @@ def test_k3_is_nonnegative_and_its_expectation_is_the_exact_kl():
 
 
 def test_pass_at_k_is_the_share_of_subsets_that_hold_a_right_answer():
-    for n, c, k in itertools.product(range(1, 6), range(6), range(1, 6)):
-        if c > n or k > n:
+    for n, c, k in itertools.product(range(1, 6), range(-1, 6), range(6)):
+        if not 0 <= c <= n or not 1 <= k <= n:
             with pytest.raises(ValueError):
                 grpo.pass_at_k(n, c, k)
         else:

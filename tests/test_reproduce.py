@@ -44,6 +44,7 @@ def test_an_interval_by_hand():
     # by a table of Student's t, two seeds
     assert interval([1.0, 3.0]) == pytest.approx((2, 12.706 * math.sqrt(2) / math.sqrt(2)))
     assert interval([1, 2, 3]) == pytest.approx((2, 4.303 / math.sqrt(3)))
+    assert interval(list(range(11))) == pytest.approx((5, 2.228), rel=1e-3)  # 2.228 sqrt(11) / sqrt(11)
     assert interval([0.7])[0] == 0.7 and math.isnan(interval([0.7])[1])
     t = list(claims.T_95.values())
     assert all(a > b for a, b in zip(t, t[1:])) and list(claims.T_95) == list(range(2, 11))

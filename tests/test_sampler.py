@@ -85,6 +85,8 @@ def test_uniform_depends_on_all_of_the_key_and_only_on_key_and_count():
     u, zero = uniform(flipped, torch.zeros_like(flipped)), torch.zeros(1, dtype=torch.long)
     assert u.unique().numel() == 62 and not u.eq(uniform(key, zero)).any()
     assert torch.equal(u[7:8], uniform(flipped[7:8], zero))
+    table = uniform(flipped[:, None], torch.arange(3))  # [62, 1] and [3] -> [62, 3], as in ahead()
+    assert torch.equal(table[:, 0], u) and table.unique().numel() == 3 * 62
 
 
 LAST = 1 - 2.0**-24

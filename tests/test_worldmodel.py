@@ -56,12 +56,13 @@ def test_the_trees_advantages_equal_plain_loops(scale, shape):
     leaves = torch.rand(shape, dtype=torch.double)
     leaves[..., 0, 0, :] = 0.1  # a group of equals
     of_next = leaves.mean(-1)
-    found = worldmodel.factorized_advantages(leaves, scale=scale)
-    for advantage, values in zip(found, (of_next.mean(-1), of_next, leaves)):
-        assert advantage.shape == values.shape
-        expected = [pytest.approx(g, abs=1e-9) for g in by_hand(siblings(values), scale)]
-        assert siblings(advantage) == expected
-    assert found[2].abs().max() > 0.1
+    for eps in (1e-6, 0.1):
+        found = worldmodel.factorized_advantages(leaves, scale=scale, eps=eps)
+        for advantage, values in zip(found, (of_next.mean(-1), of_next, leaves)):
+            assert advantage.shape == values.shape
+            expected = [pytest.approx(g, abs=1e-9) for g in by_hand(siblings(values), scale, eps)]
+            assert siblings(advantage) == expected
+        assert found[2].abs().max() > 0.1
 
 
 @pytest.mark.parametrize("scale", SCALES)
