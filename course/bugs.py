@@ -59,8 +59,9 @@ BUGS = {
         "run": "--method tandem --steps 40",
         "see": "success rises",
         "tell": "no metric: the mask, printed beside the authors of one row. With "
-                "PYTHONPATH=tests:. do `from test_tandem_update import team_rows` and `_, rows = team_rows()`, and "
-                "print rows.mask[0], rows.author[0] and tandem.loss_mask(rows)[0]",
+                "PYTHONPATH=tests:. do `from test_tandem_update import team_rows` and "
+                "`_, rows = team_rows()`, and print rows.mask[0], rows.author[0] and "
+                "tandem.loss_mask(rows)[0]",
         "tests": ["test_loss_mask_is_what_the_senior_sampled_and_a_weight_for_the_junior",
                   "test_logits_at_the_juniors_positions_get_exactly_no_gradient"]},
     "junior_trained": {
