@@ -60,7 +60,7 @@ class Config(grpo.RLConfig):
     turns: CountOr0 = 0  # turns a game may take; 0: 12 in the house, elsewhere the world's default
     mix: Mix = "annealed"  # opd: rho = 0; grpo: kappa = 0; fixed: both 1; annealed: the paper's
     anneal: Share = 0.53  # T, the share of the steps that anneal (paper: 80 of 150 steps)
-    weights: Weights = "tdur"  # of turns: tdur (paper), one: w = 1, uniform: its mean
+    weights: Weights = "tdur"  # tdur (paper), one: w = 1, uniform: its mean, token: tdur of tokens
     teacher: str = "auto"  # the frozen teacher: a checkpoint or a run; auto: made once and cached
     teacher_layers: Layers = 2  # of a teacher made here
     teacher_width: Width = 96  # of a teacher made here
@@ -74,7 +74,7 @@ class Config(grpo.RLConfig):
 
 @dataclass
 class OPD(Config):
-    """On-policy distillation alone"""
+    """On-policy distillation alone: --method atod --mix opd --weights one"""
     method = "opd"
     mix: Mix = "opd"
     weights: Weights = "one"
@@ -216,7 +216,7 @@ def starting_models(cfg, env, device, rank):
         teacher = (cfg.teacher_layers, cfg.teacher_width, "expert", cfg.teacher_skill)
     tok, paths = sft.starting_points(cfg, env, device, {"student": student, "teacher": teacher})
     if not cfg.student:
-        demos = env.demos(range(50), "train", 0, cfg.student_player)  # another player, another student
+        demos = env.demos(range(50), "train", 0, cfg.student_player)  # another player's student
         settings = {"habits": cfg.student_habits, "lr": HABIT_LR, "demos": repr(demos)}
         paths["student"] = finished(cfg, env, device, paths["student"], "student", spoil, settings)
     if cfg.teacher == "auto":
@@ -253,7 +253,8 @@ def reinforce(cfg, env, device, start):
 
 
 def spoil(cfg, env, device, start):
-    """A student: cfg.student_habits steps on cfg.student_player's demonstrations -> a checkpoint."""
+    """A student: cfg.student_habits steps on the demonstrations of cfg.student_player
+    -> a checkpoint."""
     def update(model, optimizer, sampler, tok, step):
         batch = sft.demonstration_batch(env, tok, 100_000 + step, sft.Config.sft_rows, cfg.seed,
                                         cfg.student_player, model.cfg.context, device)

@@ -5,7 +5,7 @@
     python bench.py tricks                 # what each trick of the decode step is worth
     python bench.py tree                   # fGRPO's tree of 84 samples against a flat group of 84
     python bench.py authors --senior DIR   # a tandem step in one pass, or with two models
-    python bench.py update                 # a whole GRPO update beside TRL's (pip install trl)
+    python bench.py update                 # a whole GRPO update beside TRL's (pip: .[bench])
 
 Prints a table, and one JSON object as the last line. What is compared runs in turn, several times.
 Reported are medians, and the spread (smallest to largest) of the ratios of neighbouring runs.
@@ -93,7 +93,7 @@ def main(argv=None):
     add("--senior", default="", help="of authors and update: a folder of public weights")
     add("--compile", action="store_true", help="of authors: compile the decode step")
     add("--only", default="", help="these samplers, as in the table: ours compiled,no cache [all]")
-    add("--repeats", type=int, default=5, help="[5]")
+    add("--repeats", type=int, default=5, help="of each measurement [5]")
     add("--threads", type=int, default=1, help="CPU threads [1]")
     add("--json", action="store_true", help="print nothing but the JSON object")
     add("--profile", action="store_true", help="on a GPU: a decode step's longest kernels instead")

@@ -50,9 +50,9 @@ class Config(RLConfig):
     senior: str = ""  # start from this checkpoint or run; empty: from a warm start, made once
     skill: str = "senior"  # whose demonstrations a warm start learns; each world has its players
     target: float = -1.0  # valid success that ends the warm start; below 0: the world's default
-    lora: in_range(int, least=-1, most=4096) = -1  # adapters' rank; 0: none; -1: 16 for a folder
+    lora: in_range(int, least=-1, most=4096) = -1  # adapters' rank; 0: all train; -1: 16 if folder
     kl: Rate = 0.0  # weight of the k3 KL penalty to the warm start (tandem paper: 0)
-    test_chains: Count = 4  # completions a task in the final table, for pass@1 and pass@this
+    test_chains: Count = 4  # completions a task in the final table, for pass@1 and pass@N
 
 
 # ---- the equations ----

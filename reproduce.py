@@ -35,11 +35,12 @@ def read_arguments(argv):
     parser.add_argument("paper", choices=list(PAPERS))
     parser.add_argument("--seeds", type=int, help="how many [10; with --quick 3]")
     parser.add_argument("--first-seed", type=int, default=101, help="they count from here [101]")
-    parser.add_argument("--quick", action="store_true", help="fewer seeds and arms: half an hour")
+    parser.add_argument("--quick", action="store_true", help="fewer seeds, arms: 10 to 30 minutes")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a thread each [2]")
     comparisons = [*claims.worldmodel.COMPARISONS, "memory", "tdur"]
     parser.add_argument("--compare", default="paper", choices=comparisons,
-                        help="worldmodel: another comparison than the paper's own; atod: tdur [paper]")
+                        help="worldmodel: another window (unbounded: all), short: a short warm "
+                             "start, memory: all windows; atod: tdur: when weights matter [paper]")
     parser.add_argument("--env", default="house", choices=["house", *claims.realworlds.PAPER],
                         help="worldmodel: on which world [house]")
     parser.add_argument("--tune", action="store_true",

@@ -69,7 +69,7 @@ def read_arguments(argv):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", help="a run's output folder")
     parser.add_argument("--n", type=int, default=3, help="how many tasks [3]")
-    parser.add_argument("--split", default="test", choices=envs.SPLITS, help="[test]")
+    parser.add_argument("--split", default="test", choices=envs.SPLITS, help="which tasks [test]")
     parser.add_argument("--temperature", type=float,
                         help="of a policy's samples; 0: greedy [as trained]")
     parser.add_argument("--seed", type=int, default=0,

@@ -68,7 +68,7 @@ class Config(PolicyConfig):
     method = "sft"
     senior: str = ""  # start from this checkpoint or run; empty: from random weights
     skill: str = "senior"  # whose demonstrations; each world has its own players
-    test_chains: Count = 4  # completions a task in the final table, for pass@1 and pass@this
+    test_chains: Count = 4  # completions a task in the final table, for pass@1 and pass@N
 
 
 WEIGHT_DECAY = 0.1  # AdamW's, on demonstrations; it shortens the plateau before addition is learned

@@ -48,10 +48,10 @@ class Config(grpo.Config):
     method = "tandem"
     p: Share = 0.5  # chance that a redraw makes the senior the author (paper: 0.5)
     p_end: in_range(float, least=-1, most=1) = -1.0  # p of the last update; -1: p stays (paper)
-    p_from: Share = 0.5  # share of the updates after which p moves linearly to p_end
-    schedule: Schedule = "word"  # where the author is redrawn (step: newlines; alternate: no draw)
+    p_from: Share = 0.5  # share of the updates after which p moves linearly to --p-end
+    schedule: Schedule = "word"  # new draw by word, line (step), token, max-gap (chunk); or in turn
     max_gap: CountOr0 = 0  # longest run without a redraw (paper: 32); 0: the world's own default
-    junior: str = "auto"  # frozen: a run, public weights; self: the senior's start; auto: made once
+    junior: str = "auto"  # frozen: a run, a folder; self: senior's start; auto: made, or self
     junior_skill: str = "junior"  # whose demonstrations it learns (a world of one notation: senior)
     junior_target: float = -1.0  # success that ends its warm start; below 0: the world's default
     junior_layers: Layers = 2  # of a junior made here

@@ -61,7 +61,8 @@ def read_options(argv):
         raise run.Stop(f"unknown method {name!r}; one of: {' '.join(METHODS)}")
     method, Config = METHODS[name]
     hidden = envs.unused_options(typed.env or Config.env) if typed.help else ()
-    cfg, given = run.parse(argv, Config, method.__doc__.split("\nThis file")[0], hidden)
+    about = f"{Config.__doc__}\n\n" + method.__doc__.split("\nThis file")[0]
+    cfg, given = run.parse(argv, Config, about, hidden)
     cfg.out = cfg.out or f"out/{name}-{cfg.env}-{cfg.seed}"
     if cfg.resume:
         cfg = resume.options_of_run(cfg, given)

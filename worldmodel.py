@@ -73,7 +73,7 @@ class Config(sft.ModelConfig):
     lr: Rate = 1e-4  # AdamW's learning rate (paper: 1e-6 for 4B parameters)
     window: in_range(int, least=0, most=40) = 4  # past observations in a prompt; 0: all that fit
     levels: str = "2,3"  # levels of the world that the games come from
-    terms: str = "format,sup,dedup"  # of the reward beside obs.F1 (format: a malformed state costs)
+    terms: str = "format,sup,dedup"  # reward, too: well-formed; sup: foresight; no repeats
     gamma: Rate = 0.5  # a malformed state on the branch: the reward is gamma * obs.F1 (paper: 0.5)
     bonus: Rate = 0.1  # weight of dedup + sup (paper: 0.1)
     scale: Literal["group", "batch", "none"] = "batch"  # group: std (paper), batch: rms

@@ -89,6 +89,8 @@ def graded(out):
 
 
 def main(runs):
+    if not runs or runs[0] in ("-h", "--help"):
+        return print(__doc__)
     print(f"{'run':28}{'solo':>8}{'step handoff':>14}{'training handoff':>18}{'legibility':>12}"
           f"{'exact KL':>10}")
     for out in runs:

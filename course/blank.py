@@ -222,6 +222,8 @@ def main(argv):
     if not argv:
         print(listing(BLANKS, "hint"))
         return
+    if argv[0] in ("-h", "--help"):
+        return print(__doc__)
     if argv[0] not in BLANKS:
         sys.exit(f"error: unknown blank {argv[0]}; one of: {' '.join(BLANKS)}")
     if len(argv) != 2:

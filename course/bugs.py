@@ -108,6 +108,8 @@ def main(argv):
     if not argv:
         print(listing(BUGS, "is"))
         return
+    if argv[0] in ("-h", "--help"):
+        return print(__doc__)
     if argv[0] not in BUGS:
         sys.exit(f"error: unknown bug {argv[0]}; one of: {' '.join(BUGS)}")
     if len(argv) > 2:

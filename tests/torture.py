@@ -101,6 +101,8 @@ def main():
     wanted = {name: args.cases or (short if args.short else cases)
               for name, (_, cases, short) in checks().items()
               if not args.only or name.startswith(tuple(args.only.split(",")))}
+    if not wanted:
+        parser.error(f"no check begins with {args.only}; they are: {', '.join(checks())}")
     began, lost = time.time(), 0
     print(f"{'check':28}{'tried':>8}{'lost':>8}{'seconds':>10}", flush=True)
     with ProcessPoolExecutor(args.jobs, get_context("fork")) as pool:
