@@ -407,9 +407,12 @@ def measure(r, sampler, split, n, temperature):
 @torch.no_grad()
 def weighed_rows(r, task):
     """A sampled episode, with T-DUR's weights -> Rows, its turns' w, d and h, its dict"""
-    cfg = dataclasses.replace(r.cfg, temperature=1.0)
-    streams, how = [(cfg.seed, "weighed", task)], Sampling(max_new=cfg.max_new)
-    rows, episodes = rollout(r.solo, r.env, r.tok, [task], cfg.final_split, streams, how)
+    how = Sampling(max_new=r.cfg.max_new, temperature=r.cfg.temperature)
+    streams = [(r.cfg.seed, "weighed", task)]
+    rows, episodes = rollout(r.solo, r.env, r.tok, [task], r.cfg.final_split, streams, how)
+    cfg = dataclasses.replace(r.cfg, temperature=r.cfg.temperature or 1.0)
+    if not r.cfg.temperature:  # greedy: what it says is certain, what the model thinks is not
+        rows = dataclasses.replace(rows, behaviour_logp=grpo.score(r.model, rows, cfg))
     log_ratio = torch.where(rows.mask, grpo.score(r.teacher, rows, cfg) - rows.behaviour_logp, 0.0)
     w, _, d, h = (x[0].tolist() for x in unit_weights(rows, log_ratio, rows.turn_of_token, 1))
     return rows, (w, d, h), episodes[0]

@@ -121,7 +121,7 @@ def score(model, rows, cfg):
 
 def loss(model, rows, weight, advantage, cfg, reference_logp=None):
     """A micro-batch's share of the batch's loss. weight (of token_weights), advantage, and
-    reference_logp for the KL term: [R, T] each -> scalar, statistics (sums, weighted alike)."""
+    reference_logp for the KL term: [R, T] each -> scalar, statistics (weighted sums; a maximum)."""
     logp = token_logp(model, rows.tokens, cfg.temperature, weight != 0, rows.branch)  # [R, T]
     policy = clipped_loss(logp, rows.behaviour_logp, advantage, weight,
                           clip_low=cfg.clip, clip_high=cfg.clip)

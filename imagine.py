@@ -169,17 +169,19 @@ def comes_back(example, window, language):
 
 
 def mean_and_error(x):
-    """x: [N] or [N, ...], nan where there is nothing -> mean, standard error over examples"""
+    """x: [N] or [N, ...], nan where there is nothing -> mean, standard error over examples (None
+    of one)"""
     x = x.float().flatten(1).nanmean(1) if x.dim() > 1 else x.float()
     x = x[~x.isnan()]
     if not len(x):
-        return math.nan, math.nan
-    error = (x.std() / math.sqrt(len(x))).item() if len(x) > 1 else math.nan
+        return math.nan, None
+    error = (x.std() / math.sqrt(len(x))).item() if len(x) > 1 else None
     return x.mean().item(), error
 
 
 def measure(w, examples, steps=25):
-    """Every number of the paper, and bands of horizons -> {name: (mean, error over examples)}"""
+    """Every number of the paper, and bands of horizons -> {name: (mean, error over examples)};
+    without those that no example has."""
     found, out = rollouts(w, examples, steps), {}
     level = torch.tensor([e.level for e in examples])
     needs = torch.tensor([len(e.future[0].needed) for e in examples])
@@ -222,7 +224,7 @@ def measure(w, examples, steps=25):
         for a, b in AGES:
             seen = torch.where((a <= age) & (age <= b), found["obs"], math.nan).nanmean(1)
             out[f"obs, seen {a}-{b} ago"] = mean_and_error(seen)
-    return out
+    return {name: pair for name, pair in out.items() if not math.isnan(pair[0])}
 
 
 def words_in_view(example, window):

@@ -123,7 +123,7 @@ class Block(nn.Module):
         self.ffn_norm = nn.RMSNorm(cfg.width, cfg.norm_eps)
         self.ffn = SwiGLU(cfg)
 
-    def forward(self, x, *attention):
+    def forward(self, x, *attention):  # what Attention.forward takes behind x
         x = x + self.attn(self.attn_norm(x), *attention)
         return x + self.ffn(self.ffn_norm(x))
 
@@ -272,7 +272,7 @@ def sampled_length(mask):
 def by_length(length, index, micro_rows, waste=0.15):
     """Cut a batch into micro-batches of rows of similar length. length: [R]; index: the rows to
     take. Yields (part of index, length of its longest row): a part holds micro_rows rows at most,
-    and when it holds 8 or more, at most a share of `waste` of it is padding."""
+    and when it holds more than 8, at most a share of `waste` of it is padding."""
     index = index[length[index].argsort(stable=True)]
     lengths, first = length[index].tolist(), 0
     for i in range(1, len(lengths) + 1):

@@ -71,6 +71,7 @@ def contents(method, r, args):
     state = run.load(sft.checkpoint_of(args.run))
     lines = run.read_log(args.run) if folder else state["log"]
     options, n = state["options"], args.n
+    heat = "" if args.temperature is None else f" --temperature {args.temperature:g}"
     if method is worldmodel:
         shown = {"worlds": worlds(r, n)}
     else:
@@ -79,7 +80,7 @@ def contents(method, r, args):
             "comments": {f.name: text for _, f, text in run.described(type(r.cfg))},
             "command": command(options, type(r.cfg)), "split": r.cfg.final_split,
             "drawn": f"{shlex.join(['python', 'sample.py', args.run])} --n {n} --seed {args.seed}"
-                     f" --split {args.split} --html FILE",
+                     f" --split {args.split}{heat} --html FILE",
             "temperature": r.cfg.temperature, **shown, "charts": charts(lines),
             "table": table(os.path.join(args.run, "result.json") if folder else "")}
 
@@ -372,7 +373,7 @@ def table(path):
         columns = result.get("columns") or {when: result[when] for when in ("before", "after")}
         n = result["n"]
         return {"n": n, "columns": {
-            title: {name: run.cell(pair, max(1, n // 2) if "hand" in name else n)
+            title: {name: run.cell(pair, run.tasks_of(name, n))
                     for name, pair in column.items()} for title, column in columns.items()}}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -207,9 +207,14 @@ def print_table(columns, n):
     # in the order of the last column
     names = dict.fromkeys(name for column in reversed(columns.values()) for name in column)
     for name in names:
-        tasks = max(1, n // 2) if "hand" in name or "retention" in name else n
-        cells = {title: cell(column.get(name), tasks) for title, column in columns.items()}
+        cells = {title: cell(column.get(name), tasks_of(name, n))
+                 for title, column in columns.items()}
         print(f"{name:24}" + "".join(f"{text:>{width[title]}}" for title, text in cells.items()))
+
+
+def tasks_of(name, n):
+    """How many of n tasks a metric is over: a team plays half of them."""
+    return max(1, n // 2) if "hand" in name or "retention" in name else n
 
 
 def cell(pair, n):
@@ -226,7 +231,8 @@ def cell(pair, n):
 # options that two methods must share to be compared
 ALIKE = ("data", "level", "text", "turns", "tokenizer", "senior", "lora", "layers", "width",
          "skill", "target", "warm_steps", "sft_lr", "sft_rows", "steps", "prompts", "group", "lr",
-         "minibatches", "clip", "temperature", "max_new", "context", "rows", "micro_rows",
+         "minibatches", "clip", "grad_clip", "temperature", "max_new", "context", "rows",
+         "micro_rows", "bf16",
          "final_split", "test_problems", "test_chains", "teacher", "teacher_layers",
          "teacher_width", "teacher_skill", "teacher_target", "student", "student_skill",
          "student_habits", "student_player")

@@ -24,7 +24,9 @@ from sampler import Sampler
 def open_world(args):
     """-> envs.Batch, opened as train.py would."""
     names = ("env", "data", "level", "text", "turns")
-    return open_env(sft.Config(**{name: getattr(args, name) for name in names}))
+    cfg = sft.Config(**{name: getattr(args, name) for name in names})
+    run.check_options(cfg)
+    return open_env(cfg)
 
 
 def watch(args):

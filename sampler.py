@@ -2,8 +2,8 @@
 
 RL spends most of its time here. A decode step -- embed, layers with cache update, logits, draw,
 log-prob of the drawn token, finished flags -- is one function without a host synchronisation,
-compiled into one graph on CPU and CUDA (and there captured as a CUDA graph). All state lives in
-tensors that the step changes in place.
+compiled into a graph for each quarter of the cache on a CPU, and into one, captured, on CUDA. All
+state lives in tensors that the step changes in place.
 
 Invariant between calls: row b's text is tokens[b, :length[b]]; keys and values of all of it but the
 last token are in the cache. So `feed` (forced tokens) and `sample` (drawn ones) mix freely, which

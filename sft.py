@@ -95,7 +95,8 @@ def demonstration_row(env, tok, task, split, seed, skill, context):
 
 
 def demonstration_batch(env, tok, step, rows, seed, skill, context, device="cpu"):
-    """-> tokens [R, T], mask [R, T]. Step s of a run always sees the same demonstrations."""
+    """-> tokens [R, T], mask [R, T]. Step s of a run always sees the same demonstrations. A rank
+    that has none joins the others with an empty row."""
     n = env.first.tasks("train")
     tasks = [seed * 10**7 + step * rows + i for i in range(rows)]
     if dist.is_initialized():
@@ -104,9 +105,9 @@ def demonstration_batch(env, tok, step, rows, seed, skill, context, device="cpu"
     found = [demonstration_row(env, tok, task, "train", f"{seed} {step}", skill, context)
              for task in tasks]
     fitting = [row for row in found if row is not None]
-    if not fitting:
+    if not all_sum(torch.tensor(len(fitting), device=device)):
         raise run.Stop(f"no demonstration fits a context of {context} tokens; raise --context")
-    return padded(fitting, device)
+    return padded(fitting or [([0], [0])], device)
 
 
 def padded(rows, device="cpu"):
@@ -293,13 +294,18 @@ def check_memory(cfg, env, device, shapes, roles, twice):
     """Stop when a run does not fit into memory; --dry-run prints what takes how much, and ends."""
     if not shapes:
         return
-    (trained, *frozen), start = shapes.values(), next(iter(roles.values()))
+    (first, trained), *others = shapes.items()  # the one that is trained, then what is frozen
+    start = roles[first]
     rank = adapter_rank(cfg, start)
-    if twice and not rank:
-        frozen = [trained]
-    new = cfg.max_new or env.first.max_new
     size = 2 if sampling_dtype(cfg, device) == torch.bfloat16 else 4
-    parts = memory.plan(cfg, trained, next(iter(frozen), None), decoded_rows(cfg, env),
+    if twice and not rank:
+        others = [("junior", trained)]
+    frozen = {}  # role -> its shape, bytes of a weight
+    for role, shape in others:  # a junior in fp32 has a copy that samples; a teacher only scores
+        copy = 2 if size == 2 and role == "junior" else 0
+        frozen[role] = (shape, size if is_public(roles.get(role, start)) else 4 + copy)
+    new = cfg.max_new or env.first.max_new
+    parts = memory.plan(cfg, trained, frozen, decoded_rows(cfg, env),
                         max(1, trained.context - new), size, rank, pair=twice and rank > 0)
     memory.check(parts, device, cfg.dry_run, is_public(start))
 

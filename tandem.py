@@ -96,7 +96,8 @@ class TandemSampler(Sampler):
         self.toggle = torch.zeros(1, dtype=torch.bool, device=device)
 
     def set_schedule(self, name, tok, mark, max_gap, p):
-        """How the author changes from now on (as in the paper's code). mark: begins a word."""
+        """How the author changes from now on (as in the paper's code). mark: begins
+        or ends a word, as in tokenizer.word_boundary_ids."""
         if name not in get_args(Schedule):
             raise ValueError(f"unknown schedule {name!r}; one of: {' '.join(get_args(Schedule))}")
         self.boundary.fill_(name == "token")

@@ -6,7 +6,7 @@ Two kinds of vocabulary, one type (`tiktoken.Encoding`, whose Rust code does the
     tok = load("gpt2")                    # any public one, through tiktoken's own loader
 
 Rank order of a trained vocabulary: 256 bytes | words of a closed vocabulary | learned merges |
-special tokens. All 256 bytes are always there, so any text round-trips. A digit is always a token
+special tokens. All 256 bytes are always there, so any text round-trips, half surrogates apart. A digit is always a token
 of its own, as in most models that calculate. Left out: normalisation and every option of a
 tokenizer library. """
 import itertools
@@ -196,7 +196,8 @@ def train(texts, vocab_size=512, words=(), roles=()):
         raise ValueError(f"{vocab_size} ids do not hold 256 bytes, {len(words)} words and "
                          f"{len(SPECIALS) + len(roles)} special tokens")
     closed = set(ranks)
-    counts = Counter(piece.encode() for text in texts for piece in re.findall(PATTERN, text))
+    counts = Counter(piece.encode(errors="replace")
+                     for text in texts for piece in re.findall(PATTERN, text))
     pieces = [[bytes([b]) for b in piece] for piece in counts if piece not in closed]
     weight = [n for piece, n in counts.items() if piece not in closed]
 

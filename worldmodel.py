@@ -561,7 +561,7 @@ def look(r):
 
 
 def held_out(r, split, n, future):
-    """Examples of a split; every seed has its own."""
+    """Examples of a split; every seed has its own, as long as n is at most 1,000."""
     tasks = range(1000 * r.cfg.seed, 1000 * r.cfg.seed + n)
     return record.examples(r.worlds, tasks, split, f"{split} examples", future=future, past=(4, 12))
 
@@ -615,7 +615,8 @@ def show(r, n):
             step, = w.form.imagine(w, minds, [moment.action])
             minds = [step.mind]
             right = fact_f1(w.language.parse(step.text), moment.stated)
-            print(f"> {moment.action:24}{step.text:44}{moment.text:44}F1 {right:.2f}")
+            line = f"> {moment.action:24}{step.text:44}{moment.text:44}F1 {right:.2f}"
+            print(run.printable(line))
 
 
 def shown(w, example):

@@ -27,8 +27,8 @@ def planned(shape, rows, micro_rows, rank=RANK):
     """-> {what: bytes} of tandem on this model; with rank 0 all weights train, and the junior is a
     model of its own."""
     cfg = tandem.Config(micro_rows=micro_rows, recompute=True)
-    junior = None if rank else shape
-    return plan(cfg, shape, junior, rows, PROMPT, 2, adapters=rank, pair=rank > 0)
+    frozen = {} if rank else {"junior": (shape, 2)}
+    return plan(cfg, shape, frozen, rows, PROMPT, 2, adapters=rank, pair=rank > 0)
 
 
 def most_rows(shape, card, micro_rows, rank=RANK):

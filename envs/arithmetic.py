@@ -82,7 +82,8 @@ class Arithmetic(Env):
         whole = rng.random() < private
         mix = rng.random() < mixed
         for i, line in enumerate(lines):
-            if rng.random() < private if mix else whole:
+            drawn = rng.random() < private if mix else whole
+            if drawn:
                 lines[i] = to_private(line)
         return ["\n".join(lines + [f"#{value}"])]
 

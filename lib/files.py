@@ -65,7 +65,7 @@ def claim_folder(cfg):
     own = os.path.join(cfg.out, f"lock.{rank}")
     try:
         os.makedirs(cfg.out, exist_ok=True)
-        strange = not os.path.exists(own)
+        check_ours(cfg)  # before there is anything of ours in it
         lock(own)
         if rank:
             return
@@ -83,9 +83,13 @@ def claim_folder(cfg):
     if "config.json" in held or "ckpt.pt" in held:
         raise Stop(f"{cfg.out} holds a run already; add --resume to continue it, "
                    "or choose another --out")
-    if held:
-        if strange:  # leave nothing in a folder that is not a run's
-            os.remove(own)
+
+
+def check_ours(cfg):
+    """Stop when a new run would begin in a folder that holds something, and no run."""
+    held = [name for name in os.listdir(cfg.out)
+            if not LOCK.fullmatch(name) and not HALF.fullmatch(name)]
+    if held and not cfg.resume and not {"config.json", "ckpt.pt"} & set(held):
         raise Stop(f"{cfg.out} is not empty and holds no run; choose another --out")
 
 

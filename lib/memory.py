@@ -46,10 +46,11 @@ def activation_bytes(shape, rows, rank, recompute, size):
     return rows * shape.context * kept * size
 
 
-def plan(cfg, senior, junior, rows, prompt, size, adapters=0, pair=False):
-    """-> {what: bytes}. senior, junior: GPTConfig; junior None: there is none, or it is the weights
-    under the senior's adapters (pair). rows: texts decoded side by side; prompt: tokens of one;
-    size: bytes of a number while sampling, 2 or 4; adapters: their rank, 0: all weights train."""
+def plan(cfg, senior, frozen, rows, prompt, size, adapters=0, pair=False):
+    """-> {what: bytes}. senior: GPTConfig of what is trained; frozen: {role: (GPTConfig, bytes of a
+    weight)}, without a junior that is the weights under the senior's adapters (pair). rows: texts
+    decoded side by side; prompt: tokens of one; size: bytes of a number while sampling, 2 or 4;
+    adapters: their rank, 0: all weights train."""
     n = parameters(senior)
     trained = adapter_parameters(senior, adapters) if adapters else n
     out = {"weights": n * (size if adapters else 4)}
@@ -57,8 +58,9 @@ def plan(cfg, senior, junior, rows, prompt, size, adapters=0, pair=False):
         out["adapters"] = 4 * trained
     elif size == 2:
         out["copy for sampling"] = 2 * n
-    if junior:
-        out["junior"] = parameters(junior) * size
+    for role, (shape, bytes_each) in frozen.items():
+        out[role] = parameters(shape) * bytes_each
+    junior = frozen["junior"][0] if "junior" in frozen else None
     out["copy of the start"] = 4 * trained  # for the table's first column
     out["gradients and optimizer"] = (4 + 8) * trained
     lanes = 2 if pair else 1

@@ -161,7 +161,7 @@ MADE = {"senior": ("skill", "target"), "junior": ("junior_skill", "junior_target
 
 
 def check_idle(cfg, given):
-    """Stop when an option that you typed would do nothing."""
+    """Stop when you typed one of these options, and it would do nothing."""
     for role, names in MADE.items():
         path = getattr(cfg, role, "")
         idle = [name for name in names if name in given and cfg.method != "sft"]

@@ -18,9 +18,9 @@ def share_prompts(rows, *values, longest=512):
     replies short. values: [R, T] each, or None -> Rows of up to `longest` tokens where more than
     one reply is in them, and the values, moved alike."""
     prompt, length = rows.mask.int().argmax(1).tolist(), sampled_length(rows.mask).tolist()
-    packed = [new for _, new in by_prompt(  # new rows, each a list of old ones
-        [(tuple(rows.tokens[old, :n].tolist()), length[old] - n, old)
-         for old, n in enumerate(prompt)], longest)]
+    completions = [(tuple(rows.tokens[old, :n].tolist()), length[old] - n, old)
+                   for old, n in enumerate(prompt)]  # prompt, tokens behind it, number of the row
+    packed = [new for _, new in by_prompt(completions, longest)]  # new rows: lists of old
 
     # where each token comes from: its old row and column; and its branch, -1 for padding
     row, column, branch = [], [], []  # a list of new rows each
@@ -30,8 +30,9 @@ def share_prompts(rows, *values, longest=512):
         row.append(torch.tensor([new[0]] * n + [old for old, _ in behind]))
         column.append(torch.tensor([*range(n), *(t for _, t in behind)]))
         branch.append(torch.tensor([0] * n + [new.index(old) + 1 for old, _ in behind]))
-    row, column, branch = (pad_sequence(x, batch_first=True, padding_value=padding).to(rows.tokens)
-                           for x, padding in ((row, 0), (column, 0), (branch, -1)))
+    row, column, branch = (  # [R', T'] each
+        pad_sequence(x, batch_first=True, padding_value=padding).to(rows.tokens)
+        for x, padding in ((row, 0), (column, 0), (branch, -1)))
 
     def moved(x):
         return None if x is None else torch.where(branch < 0, 0, x[row, column])

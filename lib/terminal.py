@@ -4,7 +4,7 @@ import os
 import sys
 
 import run
-from rollout import evaluate
+from rollout import evaluate, succeeded
 from tokenizer import by_author
 
 BLUE, ORANGE, OFF = "\033[38;5;33m", "\033[38;5;208m", "\033[0m"
@@ -38,7 +38,7 @@ def print_episodes(title, sampler, r, n):
             for row in (batch.episode == number).nonzero()[:, 0]:
                 print_row(batch[row[None]], r.tok, colour)
             episode = next(episodes)
-            grade = "right" if episode["reward"] > 0 else "wrong"
+            grade = "right" if succeeded(episode) else "wrong"
             print(f"{grade}{', cut off' if episode['truncated'] else ''}\n")
 
 

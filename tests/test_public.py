@@ -226,12 +226,29 @@ def test_what_cannot_work_is_one_line_and_leaves_nothing(command, stories, optio
 
 # ---- memory ----
 
+@pytest.mark.parametrize("method, role, bytes_each", [
+    ("atod", "teacher", 4), ("tandem", "junior", 4 + 2)])  # a junior has a copy that samples
+def test_frozen_toys_are_planned_as_they_are_held(command, monkeypatch, method, role, bytes_each):
+    held, plan = {}, memory.plan
+
+    def planned(cfg, trained, frozen, *how, **more):
+        held.update(frozen)
+        found = plan(cfg, trained, frozen, *how, **more)
+        assert found[role] == bytes_each * memory.parameters(frozen[role][0]) > 0
+        return found
+    monkeypatch.setattr(memory, "plan", planned)
+    with pytest.raises(SystemExit):
+        command("--method", method, "--bf16", "--dry-run")
+    assert list(held) == [role]
+
+
+
 def test_the_plan_of_weights_adapters_optimizer_and_caches_is_what_is_allocated(stories):
     cfg = tandem.Config(env="sums", senior=str(stories), prompts=2, group=3, max_new=8, lr=0.0,
                         compile="off", test_chains=1, steps=1)
     r = tandem.setup(cfg)
     tandem.step(r)
-    parts = memory.plan(cfg, r.model.cfg, None, 6, 100, 4, adapters=16, pair=True)
+    parts = memory.plan(cfg, r.model.cfg, {}, 6, 100, 4, adapters=16, pair=True)
 
     def size(tensors):
         return sum({x.data_ptr(): x.numel() * x.element_size() for x in tensors}.values())
@@ -270,7 +287,7 @@ def test_activations_are_estimated_within_a_quarter(rank, kv_heads, norm):
 @pytest.mark.parametrize("rows, micro_rows, most", [(40, 4, 75), (8, 1, 23)])
 def test_tandem_on_qwen3_4b_fits_a_card_of_80_and_one_of_24_gb(rows, micro_rows, most):
     cfg = tandem.Config(prompts=16, group=8, micro_rows=micro_rows, recompute=True)
-    parts = memory.plan(cfg, QWEN3_4B, None, rows, 512, 2, adapters=32, pair=True)
+    parts = memory.plan(cfg, QWEN3_4B, {}, rows, 512, 2, adapters=32, pair=True)
     assert memory.parameters(QWEN3_4B) == pytest.approx(4.02e9, rel=0.01)
     assert 0.8 * most < sum(parts.values()) / 1e9 < most
 

@@ -11,7 +11,9 @@ import torch.distributed as dist
 
 import grpo
 import lora
+import rollout
 import run
+import sft
 import train
 from conftest import MOVING, metrics, tiny
 from model import GPT, small_config, token_logp, trained
@@ -101,6 +103,22 @@ def test_two_processes_make_the_updates_of_one(command, tmp_path, monkeypatch, m
     # Adam divides by tiny second moments: where a gradient is next to nothing its rounding may
     # show, up to a step of the learning rate
     assert (gap > 1e-5).float().mean() < 2e-3 and gap.max() < 3e-4
+
+
+def test_a_rank_without_a_demonstration_joins_with_an_empty_row(monkeypatch):
+    env, cfg = rollout.open_env(sft.Config(env="guess")), sft.Config(env="guess")
+    tok = sft.open_tokenizer(cfg, env)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "get_rank", lambda: 1)
+    of_others = 1
+    monkeypatch.setattr(sft, "all_sum", lambda x: x + of_others)
+    how = (env, tok, 0, 1, 0, "senior", 64)  # one row for two ranks
+    tokens, mask = sft.demonstration_batch(*how)
+    assert tokens.tolist() == [[0]] and not mask.any()
+    of_others = 0
+    with pytest.raises(run.Stop, match="raise --context"):
+        sft.demonstration_batch(*how)
 
 
 def test_ranks_that_do_not_divide_the_prompts_are_one_line(command, monkeypatch):

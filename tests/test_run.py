@@ -127,9 +127,15 @@ def test_the_options_that_a_method_inherits_are_described_by_their_first_owner()
     assert all(comment for _, comment in owners.values())
 
 
+def test_a_team_plays_half_of_the_tasks():
+    assert run.tasks_of("solo pass@1", 8) == 8
+    for name in ("step handoff pass@4", "training handoff pass@1", "retention@1"):
+        assert run.tasks_of(name, 8) == 4 and run.tasks_of(name, 1) == 1
+
+
 # ---- the folder ----
 
-def test_a_folder_that_holds_anything_is_not_claimed(tmp_path):
+def test_a_folder_that_holds_anything_is_not_claimed(tmp_path, monkeypatch):
     out = tmp_path / "a" / "b"
     cfg = sft.Config(out=str(out))
 
@@ -148,7 +154,13 @@ def test_a_folder_that_holds_anything_is_not_claimed(tmp_path):
     with pytest.raises(run.Stop, match="holds no run"):
         claim()
     run.release_folder()
-    assert not (out / "lock.0").exists()
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(run.Stop, match="holds no run"):
+        claim()
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    assert not list(out.glob("lock.?"))
     cfg.resume = True
     claim()
     cfg.resume = False

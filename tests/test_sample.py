@@ -3,9 +3,11 @@ worlds and on models that know nothing."""
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +18,8 @@ import sample
 import train
 from conftest import MOVING, REPO, house_tokenizer
 from envs.house import make
+from lib import terminal
+from rollout import Rows
 from model import GPT, small_config
 
 
@@ -69,6 +73,7 @@ def make(data=""):
 @pytest.mark.parametrize("argv, complaint", [
     ("--env nope --play", "unknown environment 'nope'"),
     ("--env guess --play --level 2", "--level"),
+    ("--env house --play --turns -1", "--turns is at least 0"),
     ("--env house --agent nowhere", "no checkpoint at nowhere"),
     ("--env broken --play", "error: broken: ValueError: no game in it, twice"),
     ("nowhere", "no checkpoint at nowhere")])
@@ -122,6 +127,31 @@ def test_a_run_is_opened_again_as_it_ended_and_shown(command, capsys, method):
     if method in ("opd", "atod"):
         assert out.count("  d ") == 3 * 4  # three turns of each episode, with T-DUR's weights
     assert Path("o/config.json").read_bytes() == before  # to look changes nothing
+
+
+def test_the_temperature_is_that_of_atods_episodes_too_and_stands_on_their_page(command, capsys):
+    assert command(*MOVING["atod"])[0] == 0
+    shown = []
+    for how in ("--temperature 0", "--temperature 0 --seed 5", "--temperature 1 --seed 5"):
+        capsys.readouterr()
+        assert sample.main(["o", "--n", "2", *how.split()]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1] != shown[2]  # no dice, dice
+    assert sample.main(["o", "--n", "1", "--temperature", "0", "--html", "page.html"]) == 0
+    assert "--temperature0--html" in re.sub("<[^>]*>", "", Path("page.html").read_text())
+
+
+def test_a_part_of_the_reward_is_not_right(monkeypatch, capsys):
+    episodes = [{"reward": 0.1, "success": False, "truncated": False},
+                {"reward": 0.1, "success": True, "truncated": False}]
+    still = torch.zeros(2, 1)
+    batch = Rows(still.long(), still.bool(), still, still.long(), torch.arange(2), torch.arange(2))
+    monkeypatch.setattr(terminal, "evaluate", lambda *how: ({}, [batch], episodes))
+    monkeypatch.setattr(terminal, "print_row", lambda *how: None)
+    r = SimpleNamespace(env=None, tok=None, cfg=SimpleNamespace(final_split="test", seed=0))
+    terminal.print_episodes("title", None, r, 2)
+    assert [x for x in capsys.readouterr().out.split() if x in ("right", "wrong")] == [
+        "wrong", "right"]
 
 
 def test_what_a_checkpoint_alone_holds_can_be_seen_too(command, capsys):

@@ -176,6 +176,11 @@ def test_state_is_plain_and_restores_the_same_tokenizer(tok):
 
 # ---- public vocabularies ----
 
+def test_half_a_surrogate_is_no_error():
+    tok = tokenizer.train(["half \ud83d of a pair", "half \ud83d of a pair"])
+    assert tok.decode(tok.encode("half \ud83d")) == "half \ufffd"
+
+
 def test_gpt2_round_trips_and_has_our_specials_behind_its_own(gpt2):
     for text in AWKWARD + [random_text(seed) for seed in range(50)]:
         assert gpt2.decode(gpt2.encode(text)) == text

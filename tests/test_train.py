@@ -18,8 +18,8 @@ TABLE = {  # numbers of the final table
     "sft": ["solo pass@1"],
     "grpo": ["solo pass@1", "solo pass@2"],
     "tandem": ["solo pass@1", "step handoff pass@1", "training handoff pass@2", "kl"],
-    "worldmodel": ["obs H=1", "obs H=9", "obs 10-25", "state s' H=5", "CR", "well-formed",
-                   "history leak"],
+    "worldmodel": ["obs H=1", "obs H=9", "obs 10-25", "state s' H=5", "well-formed",
+                   "history leak"],  # and CR, once a state is well-formed
     "atod": ["success", "turns"], "opd": ["success", "turns"]}
 COLUMNS = {  # of the table; of the others: before and after
     "worldmodel": ["strict, warm", "strict, trained"],
