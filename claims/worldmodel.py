@@ -132,7 +132,7 @@ def world_tables(arms):
     for title, columns in WORLD_TABLES.items():
         lines += [f"\n**{title}**\n", *head("arm", *columns.values())]
         for arm, runs in arms.items():
-            found = [[r[metric] for r in runs if metric in r] for metric in columns]
+            found = [values(runs, metric) for metric in columns]
             lines.append(row(arm, *(cell(x) if x else "-" for x in found)))
     lines += ["\n**claims**, paired over seeds\n",
               *head("arm", "against", "metric", "difference", "verdict", "the paper")]
@@ -141,6 +141,12 @@ def world_tables(arms):
             differences = [a[metric] - b[metric] for a, b in zip(arms[arm], arms[other])]
             lines.append(row(arm, other, judged(differences, metric, kind), paper))
     return "\n".join(lines)
+
+
+def values(runs, metric):
+    """A metric of all seeds, or of none; games are played on the first few."""
+    found = [r[metric] for r in runs if metric in r]
+    return found if metric == "plan" or len(found) == len(runs) else []
 
 
 def world_figure(arms, path):

@@ -243,7 +243,7 @@ def test_every_number_that_the_tables_ask_for_is_measured():
     for title, columns in WORLD_TABLES.items():
         for arm, *cells in tables[title]:
             missing = {m for m, cell in zip(columns, cells) if cell == "-"}
-            expected = set()
+            expected = {"CR"} & set(columns)  # an untrained model writes no state
             if "stateless" in arm:
                 expected = {m for m in columns if "state." in m or "s'" in m or m in of_states}
             if "warm start" in arm:
