@@ -27,6 +27,8 @@ from datetime import datetime
 from itertools import groupby
 from pathlib import Path
 
+from lib.surface import surface
+
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
          "chat_template.jinja")
 NAMES = [f"{kind}_token" for kind in ("bos", "eos", "unk", "pad", "sep", "cls", "mask")]
@@ -154,27 +156,6 @@ class ChatTokenizer:
         return {"name": self.name, "folder": self.folder, "hash": self.hash, "day": self.day}
 
 
-def surface(token, byte_level):
-    """A token's name in the vocabulary -> the bytes that it stands for"""
-    if byte_level:
-        known = all(c in BYTES for c in token)
-        return bytes(BYTES[c] for c in token) if known else token.encode()
-    if re.fullmatch("<0x[0-9A-F]{2}>", token):
-        return bytes.fromhex(token[3:5])
-    return token.replace("▁", " ").encode()
-
-
-def byte_characters():
-    """{character of a byte-level vocabulary: its byte}, as GPT-2 chose them: a byte that can be
-    printed is itself, and the others follow from U+0100 on."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in printable]
-    return {**{chr(b): b for b in printable}, **{chr(256 + i): b for i, b in enumerate(others)}}
-
-
-BYTES = byte_characters()
-
-
 # ---- files ----
 
 def guarded(what, call, *args, **options):
@@ -206,9 +187,11 @@ def load(folder, day=""):
     config = read_json(path / "tokenizer_config.json")
     names = {**named_tokens(path, read_json(path / "special_tokens_map.json")),
              **named_tokens(path, config)}
+    special = [*names.values(), *listed_tokens(read_json(path / "special_tokens_map.json")),
+               *listed_tokens(config)]
     stops = [i for name in ("generation_config.json", "config.json") for i in stop_ids(path / name)]
     tokenizers = installed("tokenizers")
-    library = guarded(path / "tokenizer.json", open_library, tokenizers, path, names, stops)
+    library = guarded(path / "tokenizer.json", open_library, tokenizers, path, special, stops)
     tok = ChatTokenizer(library, str(folder), names)
     stops = [library.token_to_id(names.get("eos_token", "")), *stops]
     stops = [i for i in stops if i in tok.surface]
@@ -280,7 +263,18 @@ def stop_ids(path):
     return ids
 
 
-def open_library(tokenizers, path, names, stops):
+def listed_tokens(config):
+    """Further special tokens that a file lists, beside those that have a name -> their texts"""
+    found = []
+    for name in ("additional_special_tokens", "extra_special_tokens"):
+        listed = config.get(name)
+        listed = list(listed.values()) if isinstance(listed, dict) else listed
+        found += listed if isinstance(listed, list) else []
+    texts = [token.get("content") if isinstance(token, dict) else token for token in found]
+    return [text for text in texts if isinstance(text, str) and text]
+
+
+def open_library(tokenizers, path, special, stops):
     """tokenizer.json -> tokenizers.Tokenizer that cuts off, pads and draws at random nothing."""
     library = tokenizers.Tokenizer.from_str((path / "tokenizer.json").read_text(encoding="utf-8"))
     library.no_truncation()
@@ -292,10 +286,10 @@ def open_library(tokenizers, path, names, stops):
         library.model.unk_token = None  # else the library raises at the first unknown byte
     # as in transformers, the tokens that the other files name are special
     added = library.get_added_tokens_decoder()
-    named = [token for token in names.values() if library.token_to_id(token) is not None]
+    named = [token for token in special if library.token_to_id(token) is not None]
     named += [added[i].content for i in stops if i in added]
-    special = {token.content for token in added.values() if token.special}
-    library.add_special_tokens([token for token in named if token not in special])
+    known = {token.content for token in added.values() if token.special}
+    library.add_special_tokens([token for token in named if token not in known])
     return library
 
 
@@ -363,7 +357,10 @@ def learn(tok, render):
     own = between[len(asks):] if between.startswith(asks) else ""
     tok.first = framed(tok, start, asks, clean)
     tok.later = framed(tok, opening, asks_again, clean, tok.only_at_start)
-    tok.says = framed(tok, own, closing, clean_answer, True)
+    # behind an added token a tokenizer that puts a space everywhere puts one too
+    added = tok.library.get_added_tokens_decoder().values()
+    apart = any(asks.endswith(token.content) for token in added)
+    tok.says = framed(tok, own, closing, clean_answer, tok.only_at_start or not apart)
     return tok.special[found[0]] if found else None
 
 

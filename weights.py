@@ -26,7 +26,7 @@ from envs.lib.text import content_hash
 FAMILIES = {"llama": {}, "qwen2": {"qkv_bias": True}, "qwen3": {"qk_norm": True}}
 UNSUPPORTED = {  # setting -> the only value that this model can do
     "attention_bias": False, "mlp_bias": False,
-    "quantization_config": None, "partial_rotary_factor": 1.0, "hidden_act": "silu"}
+    "quantization_config": None, "partial_rotary_factor": 1.0}
 LLAMA3 = (  # GPTConfig.rope_llama3, in order
     "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 
@@ -104,14 +104,18 @@ def check_supported(their, family):
     if not isinstance(family, str) or family not in FAMILIES:
         raise ValueError(f"unknown architecture {family!r}; one of: {' '.join(FAMILIES)}")
     for name, only in UNSUPPORTED.items():
-        if their.get(name) not in (None, only):
+        # Qwen2's own biases do not depend on that field
+        if their.get(name) not in (None, only) and (name, family) != ("attention_bias", "qwen2"):
             raise ValueError(f"{name} = {their[name]!r} is not supported")
+    if their.get("hidden_act") not in (None, "silu", "swish"):  # two names of one function
+        raise ValueError(f"hidden_act = {their['hidden_act']!r} is not supported")
     kinds = their.get("layer_types") or ()
     if not isinstance(kinds, (list, tuple)) or any(kind != "full_attention" for kind in kinds):
         raise ValueError("layers with sliding windows are not supported")
     # a window counts for the layers from max_window_layers on; where there are none, all is full
     windowed = flag(their, "use_sliding_window") and not kinds
-    if windowed and their.get("max_window_layers", 0) != their.get("num_hidden_layers"):
+    first, layers = their.get("max_window_layers"), their.get("num_hidden_layers")
+    if windowed and not (type(first) is type(layers) is int and first >= layers):
         raise ValueError("use_sliding_window: layers with sliding windows are not supported")
 
 
@@ -125,6 +129,10 @@ def read_rope(their):
     base = {name: x for name, x in {**their, **newer}.items() if name == "rope_theta"}
     rope = {**base, **(older or newer)}
     kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "linear" and rope.get("factor") == 1:  # scaled by nothing
+        kind = "default"
+    if kind == "llama3" and rope.get("original_max_position_embeddings") is None:
+        rope["original_max_position_embeddings"] = their.get("max_position_embeddings")
     if kind not in ("default", "llama3"):
         raise ValueError(f"rope scaling {kind!r} is not supported")
     return rope, kind
@@ -254,13 +262,24 @@ def read_tensors(folder, model, dtype):
             used.add(their)
         state[name] = torch.cat(pieces)
     extra = [name for name in found
-             if name not in used and not name.endswith("rotary_emb.inv_freq")]
+             if name not in used and ".rotary_emb." not in name]
     if extra:
         raise ValueError(f"{folder} has tensors that this model has no place for: "
                          f"{', '.join(sorted(extra)[:3])}")
     if model.cfg.tied:
+        check_tied(folder, found)
         state["head.weight"] = state["embed.weight"]
     return state
+
+
+def check_tied(folder, found):
+    """ValueError when the files hold a head of its own, whatever the configuration says."""
+    names = ("model.embed_tokens.weight", "lm_head.weight")
+    if all(name in found for name in names):
+        embed, head = (found[name].get_tensor(name) for name in names)
+        if not torch.equal(embed, head):
+            raise ValueError(f"{folder}: config.json says tie_word_embeddings, but lm_head.weight "
+                             "is another tensor than the embedding; set it to false there")
 
 
 def save_pretrained(model, folder, **settings):
@@ -287,6 +306,9 @@ def save_tensors(tensors, config, folder):
     except safetensors.SafetensorError as error:  # a full disk
         why = str(error).splitlines()[0]
         raise OSError(f"cannot write {folder / 'model.safetensors'} ({why})") from None
+    mask = os.umask(0)  # the library makes files that nobody else can read
+    os.umask(mask)
+    os.chmod(beside, 0o666 & ~mask)
     (folder / "config.json").unlink(missing_ok=True)
     for stale in ("model.safetensors.index.json", "model-*-of-*.safetensors"):
         for path in folder.glob(stale):
@@ -339,11 +361,13 @@ def export(source, folder):
     # what the run did not change: the model's own longest context, and what ends a reply
     theirs = chat.read_json(Path(tok.folder) / "config.json")
     kept = ("max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id")
-    save_pretrained(model, folder, **{name: theirs[name] for name in kept if name in theirs})
+    # first what says how to read and write text: with config.json, the last, it is a model
+    os.makedirs(folder, exist_ok=True)
     for path in Path(tok.folder).iterdir():
         if path.suffix in (".json", ".jinja", ".model") and not path.name.endswith(".index.json"):
             if path.name != "config.json":
                 shutil.copy(path, folder)
+    save_pretrained(model, folder, **{name: theirs[name] for name in kept if name in theirs})
 
 
 def main(argv=None):

@@ -55,7 +55,10 @@ def cache_path(recipe, folder):
 def locked(path):
     """Hold a lock file, until the process ends at the latest. No lock where there is no fcntl."""
     try:
-        file = open(path, "w")
+        try:
+            file = open(path, "w")
+        except PermissionError:  # another user's, in a folder that both write to
+            file = open(path, encoding="utf-8")
     except OSError as error:
         raise Stop(f"cannot write to {os.path.dirname(path)} ({error.strerror}); "
                    "choose another --cache") from None

@@ -174,6 +174,7 @@ def write_result(r, result):
 
 def add_samples(r, texts):
     """Append to samples.txt: [(what it is, text)]."""
+    check_held(r.cfg.out)
     with open(os.path.join(r.cfg.out, "samples.txt"), "a", encoding="utf-8") as file:
         file.writelines(f"--- step {r.step}, {what}\n{text}\n" for what, text in texts)
 

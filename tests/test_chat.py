@@ -55,6 +55,11 @@ TEMPLATES = {
     "llama2": "{% for message in messages %}{% if message['role'] == 'user' %}{{ bos_token + "
               "'[INST] ' + message['content'] + ' [/INST]' }}{% else %}{{ ' ' + message['content'] "
               "+ ' ' + eos_token }}{% endif %}{% endfor %}",
+    # an added token stands before the answer (H2O-Danube)
+    "danube": "{% for message in messages %}{% if message['role'] == 'user' %}{{ '<|prompt|>' + "
+              "message['content'] + eos_token }}{% else %}{{ '<|answer|>' + message['content'] + "
+              "eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|answer|>' }}"
+              "{% endif %}",
     "mistral": "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}"
                "{{ '[INST]' + message['content'] + '[/INST]' }}{% else %}"
                "{{ message['content'] + eos_token }}{% endif %}{% endfor %}"}
@@ -63,8 +68,9 @@ SPECIALS = {  # bos, eos, others
     "qwen2.5": (None, "<|im_end|>", "<|endoftext|>", "<|im_start|>"),
     "llama3": ("<|begin_of_text|>", "<|eot_id|>", "<|end_of_text|>", "<|start_header_id|>",
                "<|end_header_id|>"),
-    "llama2": ("<s>", "</s>", "<unk>"), "mistral": ("<s>", "</s>", "<unk>", "[INST]", "[/INST]")}
-BYTE_LEVEL, SENTENCE_PIECE = ("smollm2", "qwen2.5", "llama3"), ("llama2", "mistral")
+    "llama2": ("<s>", "</s>", "<unk>"),
+    "danube": ("<s>", "</s>", "<unk>", "<|prompt|>", "<|answer|>"), "mistral": ("<s>", "</s>", "<unk>", "[INST]", "[/INST]")}
+BYTE_LEVEL, SENTENCE_PIECE = ("smollm2", "qwen2.5", "llama3"), ("llama2", "danube", "mistral")
 
 
 def trained(family):
@@ -75,7 +81,7 @@ def trained(family):
     if family == "smollm2":
         first = pre_tokenizers.Digits(individual_digits=True)
         alphabet = alphabet[:235]  # SmolLM2's lacks 21 of the 256 bytes
-    elif family == "llama2":
+    elif family in ("llama2", "danube"):
         library.normalizer = normalizers.Sequence(
             [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     elif family == "mistral":
@@ -95,7 +101,7 @@ def trained(family):
         vocab_size=600, special_tokens=specials, initial_alphabet=alphabet, show_progress=False))
     if family == "qwen2.5":
         library.add_tokens([tokenizers.AddedToken("<tool_call>", normalized=False, special=False)])
-    if family in ("llama2", "llama3", "mistral"):
+    if family not in ("smollm2", "qwen2.5"):
         bos = specials[0]
         library.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, 0)])
@@ -257,6 +263,22 @@ def test_stop_tokens_are_special_even_when_tokenizer_json_forgets(tmp_path, fold
 HOSTILE = ["", "\0", "\ud800", "a\udfffb\ud83d", "\ud83d\ude42", "\ufeffx", "\U0010ffff\U000e0001",
            " " * 5000, "\n" * 5000, "a" * 5000, "\u0301" * 2000, "".join(map(chr, range(256))),
            "<0x0A>▁Ġ", "xqFIRSTqx {{ 1 }} {% raw %}", "\u202e\u200d\x1b[2J"]
+
+
+def test_special_tokens_that_only_a_list_names_are_special_too(tmp_path, folders):
+    """As in transformers: the text of one stays text."""
+    for name, listed in (("additional_special_tokens", ["<|mark|>"]),
+                         ("extra_special_tokens", {"mark": {"content": "<|mark|>"}})):
+        folder = changed(folders["qwen2.5"], tmp_path / name)
+        own = json.loads((folder / "tokenizer.json").read_text())
+        number = 1 + max(token["id"] for token in own["added_tokens"])
+        own["added_tokens"].append({**own["added_tokens"][0], "id": number, "content": "<|mark|>",
+                                    "special": False})
+        (folder / "tokenizer.json").write_text(json.dumps(own))
+        assert number in chat.load(folder).encode("a <|mark|> b")  # an ordinary added token
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        (folder / "tokenizer_config.json").write_text(json.dumps({**config, name: listed}))
+        assert number not in chat.load(folder).encode("a <|mark|> b")
 
 
 def test_no_text_is_refused(tok):

@@ -158,7 +158,7 @@ def test_other_weights_under_the_adapters_are_refused(command, stories, tmp_path
 
 
 def test_an_exported_run_writes_in_transformers_what_it_writes_here(command, stories, likes_e,
-                                                                    capsys):
+                                                                    capsys, monkeypatch):
     transformers = pytest.importorskip("transformers", reason="pip install -e '.[hf]'")
     public = Path(shutil.copytree(stories, "public"))  # its config.json alone says what ends a reply
     (public / "generation_config.json").unlink(missing_ok=True)
@@ -183,6 +183,11 @@ def test_an_exported_run_writes_in_transformers_what_it_writes_here(command, sto
     assert chat.load("exported").encode("Tom ran") == tok.encode("Tom ran")
     assert weights.main(["export", "o", "exported"]) == 2
     assert "not empty" in capsys.readouterr().err
+    with monkeypatch.context() as patch:  # a kill: half of an export is no model
+        patch.setattr(weights, "save_tensors", lambda *how: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            weights.main(["export", "o", "half"])
+    assert Path("half/tokenizer.json").exists() and not Path("half/config.json").exists()
 
 
 def test_ids_that_the_tokenizer_lacks_are_never_there(stories, tmp_path):

@@ -1,6 +1,7 @@
 """Public weights: the same logits and text as transformers on random small models of each family,
 and one line for whatever does not fit."""
 import json
+import os
 
 import pytest
 import torch
@@ -226,6 +227,9 @@ def test_a_configuration_of_another_kind_is_one_line(saved, text):
     {"rope_parameters": {"rope_type": "default"}, "rope_theta": 5e5},
     {"rope_scaling": None, "rope_theta": 5e5}, {"rope_parameters": {"rope_theta": 5e5}},
     {"rope_theta": 500000, "use_sliding_window": True, "max_window_layers": 1},
+    {"rope_theta": 5e5, "use_sliding_window": True, "max_window_layers": 28, "hidden_act": "swish"},
+    {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 1.0}},
+    {"rope_theta": 5e5, "model_type": "qwen2", "attention_bias": True},
     {"rope_theta": 5e5, "use_sliding_window": True, "layer_types": ["full_attention"]}])
 def test_what_transformers_reads_as_full_attention_and_plain_positions_is_read_alike(saved, change):
     folder = saved[0]
@@ -250,6 +254,27 @@ def test_tied_weights_may_stand_under_the_heads_name(tmp_path):
     tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
     safetensors_torch.save_file(tensors, path)
     assert torch.equal(GPT.from_pretrained(tmp_path).embed.weight, model.embed.weight)
+    tensors["model.embed_tokens.weight"] = tensors["lm_head.weight"].clone()  # both, and equal
+    tensors["model.rotary_emb.cos_cached"] = torch.ones(2)  # what older versions stored, too
+    safetensors_torch.save_file(tensors, path)
+    assert torch.equal(GPT.from_pretrained(tmp_path).embed.weight, model.embed.weight)
+    tensors["lm_head.weight"][0] += 1
+    safetensors_torch.save_file(tensors, path)
+    with pytest.raises(ValueError, match="tie_word_embeddings, but lm_head.weight is another"):
+        GPT.from_pretrained(tmp_path)
+
+
+def test_llama3s_original_context_is_the_models_own_where_the_file_has_none(saved):
+    folder, config, _ = saved
+    rope = {"rope_type": "llama3", "factor": 4, "low_freq_factor": 1, "high_freq_factor": 4}
+    (folder / "config.json").write_text(json.dumps({**config, "rope_scaling": rope}))
+    assert weights.read_config(folder)["rope_llama3"][3] == config["max_position_embeddings"]
+
+
+def test_a_saved_model_can_be_read_by_whom_the_umask_allows(saved):
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (saved[0] / "model.safetensors").stat().st_mode & 0o777 == 0o666 & ~mask
 
 
 def test_a_model_that_is_saved_over_a_model_in_shards_is_the_one_that_loads(tmp_path):
