@@ -69,7 +69,8 @@ SPECIALS = {  # bos, eos, others
     "llama3": ("<|begin_of_text|>", "<|eot_id|>", "<|end_of_text|>", "<|start_header_id|>",
                "<|end_header_id|>"),
     "llama2": ("<s>", "</s>", "<unk>"),
-    "danube": ("<s>", "</s>", "<unk>", "<|prompt|>", "<|answer|>"), "mistral": ("<s>", "</s>", "<unk>", "[INST]", "[/INST]")}
+    "danube": ("<s>", "</s>", "<unk>", "<|prompt|>", "<|answer|>"),
+    "mistral": ("<s>", "</s>", "<unk>", "[INST]", "[/INST]")}
 BYTE_LEVEL, SENTENCE_PIECE = ("smollm2", "qwen2.5", "llama3"), ("llama2", "danube", "mistral")
 
 
