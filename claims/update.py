@@ -37,6 +37,7 @@ import tandem
 import weights
 from claims.speed import spread, timed
 from envs.arithmetic import Arithmetic
+from lib.surface import BYTES
 from model import GPT, small_config
 from rollout import train_tasks
 from sampler import Sampler
@@ -148,7 +149,7 @@ def their_tokenizer(tok, folder):
     if folder:
         return AutoTokenizer.from_pretrained(folder)
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    library = Tokenizer(models.BPE(vocab=chat.BYTES, merges=[]))  # the toy's has no merges
+    library = Tokenizer(models.BPE(vocab=BYTES, merges=[]))  # the toy's has no merges
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     library.decoder = decoders.ByteLevel()
     turn, end = (tok.decode([i]) for i in (tok.turn_id, tok.end_id))
