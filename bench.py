@@ -27,7 +27,7 @@ import sys
 import torch
 
 import run
-from claims import authors, speed, update
+from claims import authors, speed, tricks, update
 
 
 def show(result):
@@ -118,9 +118,9 @@ def main(argv=None):
     if args.what == "update":
         return show_updates(sizes, repeats, args.senior, args.json)
     if args.what == "tree":
-        return show_tree(*speed.tree(repeats))
+        return show_tree(*tricks.tree(repeats))
     if args.what == "tricks":
-        return [show_tricks(size, speed.tricks(size, repeats, device)) for size in sizes]
+        return [show_tricks(size, tricks.tricks(size, repeats, device)) for size in sizes]
     cells, found = [(size, int(rows)) for size in sizes for rows in batches], []
     for size, rows in cells:
         if args.profile:

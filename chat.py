@@ -27,7 +27,7 @@ from datetime import datetime
 from itertools import groupby
 from pathlib import Path
 
-from lib.surface import surface
+from lib.surface import at_word, surface
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
          "chat_template.jinja")
@@ -148,7 +148,7 @@ class ChatTokenizer:
         mark "\\n": tokens that hold a newline. Never a special token."""
         mark, special = mark.encode(), set(self.special.values())
         return [i for i, text in sorted(self.surface.items()) if i not in special
-                and (text.startswith(mark) if mark == b" " else mark in text)]
+                and at_word(text, mark)]
 
     def state(self):
         """What a checkpoint keeps: where the folder is, a hash of what it must hold, and the day of
@@ -185,10 +185,9 @@ def load(folder, day=""):
         raise ValueError(f"no tokenizer.json in {folder}: transformers writes one with "
                          "AutoTokenizer.from_pretrained(...).save_pretrained(...)")
     config = read_json(path / "tokenizer_config.json")
-    names = {**named_tokens(path, read_json(path / "special_tokens_map.json")),
-             **named_tokens(path, config)}
-    special = [*names.values(), *listed_tokens(read_json(path / "special_tokens_map.json")),
-               *listed_tokens(config)]
+    files = read_json(path / "special_tokens_map.json"), config
+    names = {name: text for file in files for name, text in named_tokens(path, file).items()}
+    special = [*names.values(), *(text for file in files for text in listed_tokens(file))]
     stops = [i for name in ("generation_config.json", "config.json") for i in stop_ids(path / name)]
     tokenizers = installed("tokenizers")
     library = guarded(path / "tokenizer.json", open_library, tokenizers, path, special, stops)

@@ -488,7 +488,7 @@ def print_report(r, measure, *others):
     columns = {when: measure(r, n) for when in run.before_and_after(r)}
     run.write_result(r, {"n": n, "chains": cfg.test_chains, "seconds": r.seconds, **columns})
     teams = any("handoff" in name for name in columns["after"])
-    half = f" (handoff: {max(1, n // 2)} problems)" if teams else ""
+    half = f" (handoff: {run.tasks_of('handoff', n)} problems)" if teams else ""
     print(f"\n{n} {cfg.final_split} problems x {cfg.test_chains} chains{half}, "
           f"temperature {cfg.temperature:g}, 95% intervals")
     run.print_table(columns, n)

@@ -96,8 +96,7 @@ class TandemSampler(Sampler):
         self.toggle = torch.zeros(1, dtype=torch.bool, device=device)
 
     def set_schedule(self, name, tok, mark, max_gap, p):
-        """How the author changes from now on (as in the paper's code). mark: begins
-        or ends a word, as in tokenizer.word_boundary_ids."""
+        """How the author changes from now on (as in the paper's code). mark: of a word."""
         if name not in get_args(Schedule):
             raise ValueError(f"unknown schedule {name!r}; one of: {' '.join(get_args(Schedule))}")
         self.boundary.fill_(name == "token")
@@ -380,7 +379,7 @@ def measure(r, n):
     -> {name: (mean, standard error or None)}"""
     cfg, k = r.cfg, r.cfg.test_chains
     where = (r.env, r.tok, cfg, cfg.final_split)
-    half, chains = max(1, n // 2), sorted({1, k})
+    half, chains = run.tasks_of("handoff", n), sorted({1, k})
     alone, batches, episodes = evaluate(r.solo, *where, n, k, cfg.seed)
     out = solo_table(alone, r.env)
 

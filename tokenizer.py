@@ -6,9 +6,9 @@ Two kinds of vocabulary, one type (`tiktoken.Encoding`, whose Rust code does the
     tok = load("gpt2")                    # any public one, through tiktoken's own loader
 
 Rank order of a trained vocabulary: 256 bytes | words of a closed vocabulary | learned merges |
-special tokens. All 256 bytes are always there, so any text round-trips, half surrogates apart. A digit is always a token
-of its own, as in most models that calculate. Left out: normalisation and every option of a
-tokenizer library. """
+special tokens. All 256 bytes are always there, so any text round-trips, half surrogates apart. A
+digit is always a token of its own, as in most models that calculate. Left out: normalisation and
+every option of a tokenizer library. """
 import itertools
 import re
 from collections import Counter, defaultdict
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import tiktoken
 
 import chat
+from lib.surface import at_word
 
 # TURN: the environment has spoken, the model's turn begins. END: the model is done
 TURN, END = "<|turn|>", "<|end|>"
@@ -95,7 +96,7 @@ class Tokenizer:
             if token in self.holes:
                 continue
             surface = self.encoding.decode_single_token_bytes(token)
-            if surface.startswith(mark) if mark == b" " else mark in surface:
+            if at_word(surface, mark):
                 found.append(token)
         return found
 

@@ -7,7 +7,6 @@ The junior is the senior's start. With adapters it is the same weights, and one 
 (lora.py); else there are two models. `solo` is the senior alone, its adapters merged.
 """
 import dataclasses
-import gc
 import statistics
 import sys
 
@@ -18,7 +17,7 @@ import lora
 import run
 import tandem
 from claims import speed
-from claims.speed import ours, timed
+from claims.speed import free, ours, timed
 from model import GPT
 from sampler import copy_as
 
@@ -109,10 +108,7 @@ def on_a_card(here):
         cfg, prompt, new = speed.SIZES[size]
 
         def measure():
-            gc.collect()
-            if here.device == "cuda":
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
+            free(here.device)
             base = speed.random_model(cfg, here.device, here.dtype).requires_grad_(False)
             found = ratios(steps(base, here.rows(rows), prompt, new, 2, here.device, here.dtype,
                                  not here.rehearse, captured))

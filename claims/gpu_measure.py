@@ -1,5 +1,5 @@
-"""The stages of runs/gpu.sh that measure: sampling, update, profile. variants and authors have files
-of their own.
+"""The stages of runs/gpu.sh that measure: sampling, update, profile. variants and authors have
+files of their own.
 
 A process of its own, as `python -m claims.gpu_measure sampling --out out/gpu --until 1790000000`
 (seconds since the epoch). With --rehearse every size is a tiny one, on a CPU.
@@ -7,7 +7,6 @@ A process of its own, as `python -m claims.gpu_measure sampling --out out/gpu --
 import argparse
 import datetime
 import functools
-import gc
 import os
 import statistics
 import tempfile
@@ -17,7 +16,7 @@ import torch
 
 import grpo
 from claims import authors, gpu, gpu_variants, speed
-from claims.speed import seconds_of, timed
+from claims.speed import free, seconds_of, timed
 from model import LOGITS, GPT
 from rollout import Rows
 
@@ -59,14 +58,6 @@ def sampling(here):
             cell(here, size, here.rows(rows), who, folder, here.least(seconds), solo)
         torch._dynamo.reset()
         free(here.device)
-
-
-def free(device):
-    """Let go of what is not used any more, and count the peak of memory from here on."""
-    gc.collect()  # a sampler and its compiled step hold each other
-    if device == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
 
 
 def cell(here, size, rows, names, folder, seconds, solo):

@@ -74,13 +74,10 @@ def claim_folder(cfg):
                 lock(os.path.join(cfg.out, name))
         for name in filter(HALF.fullmatch, os.listdir(cfg.out)):
             os.remove(os.path.join(cfg.out, name))
-        held = [name for name in os.listdir(cfg.out) if not LOCK.fullmatch(name)]
         tempfile.TemporaryFile(dir=cfg.out).close()  # can you write there?
     except OSError as error:
         raise Stop(f"cannot write to {cfg.out} ({error.strerror}); choose another --out") from None
-    if cfg.resume:
-        return
-    if "config.json" in held or "ckpt.pt" in held:
+    if not cfg.resume and holds_run(cfg.out):
         raise Stop(f"{cfg.out} holds a run already; add --resume to continue it, "
                    "or choose another --out")
 
@@ -89,8 +86,12 @@ def check_ours(cfg):
     """Stop when a new run would begin in a folder that holds something, and no run."""
     held = [name for name in os.listdir(cfg.out)
             if not LOCK.fullmatch(name) and not HALF.fullmatch(name)]
-    if held and not cfg.resume and not {"config.json", "ckpt.pt"} & set(held):
+    if held and not cfg.resume and not holds_run(cfg.out):
         raise Stop(f"{cfg.out} is not empty and holds no run; choose another --out")
+
+
+def holds_run(folder):
+    return any(os.path.lexists(os.path.join(folder, name)) for name in ("config.json", "ckpt.pt"))
 
 
 def lock(path):

@@ -386,11 +386,10 @@ def final_table(page):
     names = dict.fromkeys(name for column in reversed(columns.values()) for name in column)
     rows = [[safe(name), *(f'<span class="number">{safe(column.get(name, "-")).replace("+-", "±")}'
                            "</span>" for column in columns.values())] for name in names]
-    half = f" (handoff: {max(1, n // 2)})" if any("handoff" in name for name in names) else ""
+    half = f" (handoff: {run.tasks_of('handoff', n)})" if "handoff" in " ".join(names) else ""
     split = safe(page["options"].get("final_split", "test"))
     return (f"<p>{n} {split} tasks{half}, which training did not see; ± is a 95% interval over "
-            "tasks.</p>"
-            + scrolling("Final table", table(["", *columns], rows, "final")))
+            "tasks.</p>" + scrolling("Final table", table(["", *columns], rows, "final")))
 
 
 def options(page):

@@ -1,4 +1,4 @@
-"""From the names in a public vocabulary to the bytes that its tokens stand for."""
+"""The bytes that a token stands for: from its name in a public vocabulary, and as part of words."""
 import re
 
 
@@ -21,3 +21,9 @@ def byte_characters():
 
 
 BYTES = byte_characters()
+
+
+def at_word(surface, mark):
+    """Is a token with these bytes one that begins a word (mark: a space), or holds its end (a
+    newline)?"""
+    return surface.startswith(mark) if mark == b" " else mark in surface

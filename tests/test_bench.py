@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import bench
-from claims import gpu_variants, growth, parts, speed, update
+from claims import gpu_variants, growth, parts, speed, tricks, update
 from model import GPT, GPTConfig
 from sampler import Sampler
 
@@ -65,8 +65,8 @@ def test_the_table_and_its_json(tiny, monkeypatch, capsys):
 
 
 def test_each_trick_has_its_ratio(tiny, monkeypatch, capsys):
-    real = speed.tricks
-    monkeypatch.setattr(speed, "tricks", lambda *how: real(*how, group=2, prompts=2))
+    real = tricks.tricks
+    monkeypatch.setattr(tricks, "tricks", lambda *how: real(*how, group=2, prompts=2))
     monkeypatch.setattr(torch, "compile", lambda f, **how: f)  # not what is looked at here
     out = run(monkeypatch, capsys, "tricks", "--size", "toy", "--repeats", "1")
     found = json.loads(out.strip().splitlines()[-1])["ratios"]
@@ -79,14 +79,14 @@ def test_without_its_tricks_the_sampler_says_the_same(tiny):
     torch.manual_seed(0)
     model, texts = GPT(cfg), torch.randint(31, (2, prompt)).tolist()
     said = {}
-    for name, kind, shared in (("base", speed.Sampler, True), ("all", speed.AllSlots, True),
-                               ("looking", speed.Looking, True), ("alone", speed.Sampler, False)):
+    for name, kind, shared in (("base", speed.Sampler, True), ("all", tricks.AllSlots, True),
+                               ("looking", tricks.Looking, True), ("alone", speed.Sampler, False)):
         made = []
 
         def make(*args, kind=kind, made=made, **how):
             made.append(kind(*args, **how))
             return made[0]
-        sample = speed.group_sampler(make, model, texts, 2, new, shared)
+        sample = tricks.group_sampler(make, model, texts, 2, new, shared)
         assert sample() == 4 * new
         said[name] = made[0].tokens.tolist()
     assert len({str(x) for x in said.values()}) == 1
@@ -111,8 +111,8 @@ def test_what_it_refuses(monkeypatch, capsys, args):
 
 def test_a_tree_beside_a_flat_group(monkeypatch, capsys):
     """As many samples of about as many tokens, both as an update has them."""
-    real = speed.tree
-    monkeypatch.setattr(speed, "tree", lambda repeats: real(repeats, examples=1))
+    real = tricks.tree
+    monkeypatch.setattr(tricks, "tree", lambda repeats: real(repeats, examples=1))
     found = json.loads(run(monkeypatch, capsys, "tree", "--repeats", "1").strip().splitlines()[-1])
     assert (found["samples"], found["tokens"], found["flat_tokens"]) == (84, 1632, 1596)
     for part in ("sampling", "update"):
