@@ -21,19 +21,17 @@ has more than one when it outgrew its context), T tokens, K turns, N prompts, G 
 Left out: a KL term (the paper has none), a teacher with other tokens (Delta needs the same).
 """
 import dataclasses
-import functools
-import os
-import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from tqdm import tqdm
 
 import grpo
 import run
 import sft
+from lib.start import freeze, load_models, sampler_options
+from lib.terminal import turns_of, weighed_text
 from model import GPT
 from rollout import (Sampling, episode_rewards, evaluate, final_tasks, next_tasks, open_env,
                      rollout, streams_of, succeeded, train_tasks)
@@ -218,23 +216,18 @@ def starting_models(cfg, env, device, rank):
     if not cfg.student:
         demos = env.demos(range(50), "train", 0, cfg.student_player)  # another player's student
         settings = {"habits": cfg.student_habits, "lr": HABIT_LR, "demos": repr(demos)}
-        paths["student"] = finished(cfg, env, device, paths["student"], "student", spoil, settings)
+        start = paths["student"]
+        paths["student"] = sft.finished(cfg, env, device, start, "student", spoil, settings)
     if cfg.teacher == "auto":
         settings = {"target": cfg.teacher_target, "max_new": cfg.max_new}
         start = paths["teacher"]
-        paths["teacher"] = finished(cfg, env, device, start, "teacher", reinforce, settings)
-    models = sft.load_models(paths, device, rank, cfg.context or env.first.context)
+        paths["teacher"] = sft.finished(cfg, env, device, start, "teacher", reinforce, settings)
+    models = load_models(paths, device, rank, cfg.context or env.first.context)
     needed, has = (models[role].cfg.context for role in ("student", "teacher"))
     if has < needed:
         raise run.Stop(f"the teacher reads {has} tokens, the student writes up to {needed}; lower "
                        "--turns or --context, or give another --teacher")
-    return tok, models["student"], sft.freeze(models["teacher"]), paths
-
-
-def finished(cfg, env, device, start, role, finish, settings):
-    """What follows the demonstrations, made once -> its path. start: the warm start's path."""
-    recipe = {"name": f"{role}-{cfg.env}-{cfg.seed}", "start": os.path.basename(start), **settings}
-    return sft.cached(recipe, functools.partial(finish, cfg, env, device, start), cfg.cache)
+    return tok, models["student"], freeze(models["teacher"]), paths
 
 
 def reinforce(cfg, env, device, start):
@@ -248,7 +241,7 @@ def reinforce(cfg, env, device, start):
         rewards, valid = episode_rewards(episodes, how.group, device)
         advantage = grpo.group_advantages(rewards, valid=valid).flatten()[rows.episode]
         grpo.update(model, optimizer, rows, rows.mask.float(), advantage, how)
-    return go_on(cfg, env, device, start, "teacher: reward", update, how.lr, LIMIT,
+    return sft.go_on(cfg, env, device, start, "teacher: reward", update, how.lr, LIMIT,
                  cfg.teacher_target)
 
 
@@ -259,27 +252,8 @@ def spoil(cfg, env, device, start):
         batch = sft.demonstration_batch(env, tok, 100_000 + step, sft.Config.sft_rows, cfg.seed,
                                         cfg.student_player, model.cfg.context, device)
         sft.update(model, optimizer, *batch)
-    return go_on(cfg, env, device, start, "student: bad habits", update, HABIT_LR,
+    return sft.go_on(cfg, env, device, start, "student: bad habits", update, HABIT_LR,
                  cfg.student_habits)
-
-
-def go_on(cfg, env, device, start, what, update, lr, limit, target=None):
-    """Train a checkpoint for `limit` updates or to the target, tested every 5 -> a checkpoint."""
-    model, tok, state = sft.load_model(start, device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
-    sampler = Sampler(model, env.at_once(128))
-    with tqdm(total=limit, desc=what, file=sys.stderr, mininterval=1) as bar:
-        for step in range(limit + 1):
-            if step == limit or (target is not None and step % 5 == 0):
-                success, _ = sft.success_rate(sampler, env, tok, cfg.seed, cfg.max_new)
-                bar.set_postfix(success=f"{success:.2f}", target=target)
-                if step == limit or success >= target:
-                    break
-            update(model, optimizer, sampler, tok, step)
-            bar.update()
-    weights = {name: x.cpu() for name, x in model.state_dict().items()}
-    return {**state, "model": weights, "solo": success, "target": target,
-            "reached": target is None or success >= target, "steps": state["steps"] + step}
 
 
 # ---- the method: setup, step, look, report, show ----
@@ -301,7 +275,7 @@ def setup(cfg):
     device, rank = here["device"], here["rank"]
     tok, student, teacher, paths = starting_models(cfg, env, device, rank)
     run.join_ranks(device)
-    how = sft.sampling(cfg, env, device)
+    how = sampler_options(cfg, env, device)
     return Run(cfg=cfg, env=env, tok=tok, model=student,
                optimizer=grpo.make_optimizer(student, cfg, device), origins=paths, **here,
                frozen={"teacher": teacher}, data=env.first.fingerprint(),
@@ -375,7 +349,7 @@ def report(r):
     for when, found in strips.items():
         won = "won" if found["won"] else "lost"
         print(f"\n{cfg.final_split} task 0 {when} training, {won}: what the student was told, what "
-              f"it did, and the weight of the teacher's word (T-DUR)\n{strip(found['turns'])}")
+              f"it did, and the weight of the teacher's word (T-DUR)\n{weighed_text(found['turns'])}")
     print("\nof the updates " + ", ".join(f"{name[5:]} {x:.0f} s" for name, x in times.items()))
     run.print_next(r, "opd" if cfg.method == "atod" else "atod")
 
@@ -386,7 +360,7 @@ def show(r, n):
         for task in range(n):
             turns, episode = weighed_episode(r, task)
             won = "won" if succeeded(episode) else "lost"
-            print(f"\n=== {r.cfg.final_split} task {task}, {when}: {won}\n{strip(turns)}")
+            print(f"\n=== {r.cfg.final_split} task {task}, {when}: {won}\n{weighed_text(turns)}")
 
 
 # ---- metrics ----
@@ -423,27 +397,3 @@ def weighed_episode(r, task):
     rows, (w, d, h), episode = weighed_rows(r, task)
     turns = [(heard, said, w[k], d[k], h[k]) for heard, said, k in turns_of(rows, r.tok)]
     return turns, episode
-
-
-def turns_of(rows, tok):
-    """One episode's rows, in order -> [(what it heard, what it said, number of the turn)]"""
-    out = []
-    for tokens, turns in zip(rows.tokens.tolist(), rows.turn_of_token.tolist()):
-        heard, last = [], -1
-        for token, turn in zip(tokens, turns):
-            if turn < 0:
-                heard.append(token)
-                continue
-            if turn != last:
-                out.append((tok.decode(heard), [], turn))
-                heard, last = [], turn
-            out[-1][1].append(token)
-    return [(before, tok.decode(said), turn) for before, said, turn in out]
-
-
-def strip(turns):
-    """Those turns as text, a bar for the weight of each."""
-    def plain(text):
-        return run.printable(text.replace("<|turn|>", "").replace("<|end|>", "").strip())
-    return "\n".join(f"{plain(heard):50} > {plain(said):22} w {w:.2f} {'#' * round(10 * w):10}  "
-                     f"d {d:.3f}  h {h:.3f}" for heard, said, w, d, h in turns)

@@ -26,6 +26,7 @@ import lora
 import run
 import sft
 from lib.share import mostly_prompt, share_prompts
+from lib.start import adapter_rank, freeze, load_models, sampler_options
 from model import (GPT, apply_gradients, by_length, sampled_length, token_logp, trained,
                    zero_gradients)
 from rollout import episode_rewards, next_tasks, open_env, pass_at_k, rollout, summary  # noqa: F401
@@ -242,7 +243,7 @@ def setup(cfg):
     tok, paths = sft.starting_points(cfg, env, device, {"senior": start})
     model, base = load_senior(cfg, env, paths, device, rank)
     run.join_ranks(device)
-    how = sft.sampling(cfg, env, device)
+    how = sampler_options(cfg, env, device)
     r = Run(cfg=cfg, env=env, tok=tok, model=model, optimizer=make_optimizer(model, cfg, device),
             origins=paths, **here, data=env.first.fingerprint(), compiled=how["compile"],
             frozen={"base": base} if base else {}, solo=Sampler(model, **how))
@@ -253,10 +254,10 @@ def setup(cfg):
 
 def load_senior(cfg, env, paths, device, rank):
     """-> the model that is trained, and the frozen weights under its adapters (None without)."""
-    adapters = sft.adapter_rank(cfg, paths["senior"])
+    adapters = adapter_rank(cfg, paths["senior"])
     dtype = sampling_dtype(cfg, device) if adapters else torch.float32
     start = {"senior": paths["senior"]}
-    model = sft.load_models(start, device, rank, cfg.context or env.first.context, dtype)["senior"]
+    model = load_models(start, device, rank, cfg.context or env.first.context, dtype)["senior"]
     if not adapters:
         return model, None
     base = as_dtype(model, dtype)
@@ -284,7 +285,7 @@ def warm_copy(r):
     """A frozen model with the run's first weights, shared with r.warm: a resumed run fills that."""
     model = GPT(r.model.cfg).to(r.device)
     model.load_state_dict(r.warm, assign=True)
-    return sft.freeze(model)
+    return freeze(model)
 
 
 def step(r):

@@ -20,10 +20,10 @@ import torch
 import atod
 import imagine
 import run
-import sft
 import worldmodel
 from envs.record import fact_f1
 from lib import page
+from lib.start import checkpoint_of
 from rollout import evaluate, succeeded
 from tandem import handoffs, together
 from tokenizer import continued
@@ -68,7 +68,7 @@ def write(path, method, r, args):
 def contents(method, r, args):
     """-> the page as plain data (lib/page.py reads it)"""
     folder = os.path.isdir(args.run)
-    state = run.load(sft.checkpoint_of(args.run))
+    state = run.load(checkpoint_of(args.run))
     lines = run.read_log(args.run) if folder else state["log"]
     options, n = state["options"], args.n
     heat = "" if args.temperature is None else f" --temperature {args.temperature:g}"

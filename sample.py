@@ -17,6 +17,7 @@ import pages
 import run
 import sft
 import train
+from lib.start import load_model
 from rollout import Sampling, open_env, rollout, succeeded
 from sampler import Sampler
 
@@ -32,7 +33,7 @@ def open_world(args):
 def watch(args):
     """A model plays; you see each turn when it is over."""
     env = open_world(args)
-    model, tok, _ = sft.load_model(args.agent, context=env.first.context)
+    model, tok, _ = load_model(args.agent, context=env.first.context)
     reset, step = env.reset_many, env.step_many
 
     def shown_reset(tasks, split):

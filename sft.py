@@ -4,12 +4,13 @@
 
 Cross-entropy on the demonstrator's tokens; what the environment says is context. A warm start ends
 at a target accuracy and not after a number of steps, because on these tasks learning is a plateau
-and then a jump. Warm starts are made once and kept (`cached`, in lib/cache.py).
+and then a jump. Warm starts are made once and kept (lib/cache.py); models are read in lib/start.py.
 """
 import dataclasses
 import functools
 import hashlib
 import os
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -17,21 +18,19 @@ import torch.distributed as dist
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-import chat
 import envs
-import lora
 import run
 import tokenizer
-import weights
-from lib import memory
-from lib.cache import cache_path, cached, cached_side_by_side  # noqa: F401
+from lib.cache import cached, cached_side_by_side
+from lib.start import (check_memory, check_shape, load_model, load_models, read_shape,
+                       sampler_options)
 from lib.terminal import print_episodes
 from model import (GPT, GPTConfig, apply_gradients, by_length, sampled_length, small_config,
                    token_logp, zero_gradients)
 from rollout import (Sampling, check_prompts, evaluate, final_tasks, open_env, solo_table,
                      worst_family)
 from run import Count, CountOr0, Layers, Positive, Rate, Width, all_sum, in_range
-from sampler import Sampler, choose_compile, sampling_dtype
+from sampler import Sampler
 
 
 @dataclass
@@ -198,6 +197,33 @@ def train_warm(recipe, data="", device="cpu", position=0):
             "solo": solo, "steps": done, "target": target, "reached": accuracy >= target}
 
 
+def go_on(cfg, env, device, start, what, update, lr, limit, target=None):
+    """Train a warm start further: `limit` updates, or until the target, tested every 5
+    -> a checkpoint. update(model, optimizer, sampler, tok, step); what: the progress bar's title"""
+    model, tok, state = load_model(start, device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
+    sampler = Sampler(model, env.at_once(128))
+    with tqdm(total=limit, desc=what, file=sys.stderr, mininterval=1) as bar:
+        for step in range(limit + 1):
+            if step == limit or (target is not None and step % 5 == 0):
+                success, _ = success_rate(sampler, env, tok, cfg.seed, cfg.max_new)
+                bar.set_postfix(success=f"{success:.2f}", target=target)
+                if step == limit or success >= target:
+                    break
+            update(model, optimizer, sampler, tok, step)
+            bar.update()
+    weights = {name: x.cpu() for name, x in model.state_dict().items()}
+    return {**state, "model": weights, "solo": success, "target": target,
+            "reached": target is None or success >= target, "steps": state["steps"] + step}
+
+
+def finished(cfg, env, device, start, role, finish, settings):
+    """What follows the demonstrations, made once -> its path. start: the warm start's path;
+    finish(cfg, env, device, start) makes the checkpoint, settings are all it depends on besides."""
+    recipe = {"name": f"{role}-{cfg.env}-{cfg.seed}", "start": os.path.basename(start), **settings}
+    return cached(recipe, functools.partial(finish, cfg, env, device, start), cfg.cache)
+
+
 def success_rate(sampler, env, tok, seed, max_new=0):
     """On sampled valid tasks -> success, and the success that must reach the target: in a world of
     every_family, the worst family's (a senior must know both notations)."""
@@ -232,7 +258,7 @@ def starting_points(cfg, env, device, roles, twice=False):
     for _, _, skill, _ in wanted.values():
         check_skill(cfg, env, skill)
     wished = cfg.context or env.first.context
-    found = {role: opened(path, wished) for role, path in given.items()}
+    found = {role: read_shape(path, wished) for role, path in given.items()}
     tok = next(iter(found.values()))[0] if found else open_tokenizer(cfg, env)
     if any(tokenizer.content(other) != tokenizer.content(tok) for other, _ in found.values()):
         raise run.Stop(f"{' and '.join(given.values())} differ in vocabulary; "
@@ -252,168 +278,10 @@ def starting_points(cfg, env, device, roles, twice=False):
     return tok, {role: given.get(role) or made[role] for role in roles}
 
 
-def check_shape(cfg, role, path, shape):
-    """Stop when you asked for a size that the given model does not have. Public weights take a
-    shorter context."""
-    own = {"junior": "junior_", "teacher": "teacher_"}.get(role, "")
-    asked = {"context": cfg.context} if not weights.is_folder(path) else {}
-    for name in ("layers", "width"):
-        value = getattr(cfg, own + name)
-        asked[own + name] = 0 if value == getattr(type(cfg), own + name) else value
-    for name, value in asked.items():
-        has = getattr(shape, name.removeprefix(own))
-        if value and value != has:
-            raise run.Stop(f"{run.flag(name)} {value}, but {path} has {has}; "
-                           f"leave out {run.flag(name)}")
-
-
 def check_skill(cfg, env, skill):
     if skill not in env.first.targets:
         raise run.Stop(f"{cfg.env} has no demonstrations of skill {skill!r}; "
                        f"one of: {' '.join(env.first.targets)}")
-
-
-def load_models(paths, device, rank, context=0, dtype=torch.float32):
-    """{role: path} -> {role: model}; says what is known of each warm start. context, dtype: of
-    public weights; a checkpoint has its own."""
-    models = {}
-    for role, path in paths.items():
-        models[role], _, state = load_model(path, device, context, dtype)
-        run.check_finite(models[role].state_dict(), f"{path} (the {role})")
-        if rank == 0 and weights.is_folder(path):
-            print(f"{role}: {models[role].n_params():,} parameters of {path}")
-        if rank == 0 and "target" in state:
-            missed = f": it did NOT reach {state['target']}, expect little"
-            short = "" if state["reached"] else missed
-            print(f"{role}: {models[role].n_params():,} parameters, success {state['solo']:.2f} "
-                  f"after {state['steps']} steps{short}")
-    return models
-
-
-def check_memory(cfg, env, device, shapes, roles, twice):
-    """Stop when a run does not fit into memory; --dry-run prints what takes how much, and ends."""
-    if not shapes:
-        return
-    (first, trained), *others = shapes.items()  # the one that is trained, then what is frozen
-    start = roles[first]
-    rank = adapter_rank(cfg, start)
-    size = 2 if sampling_dtype(cfg, device) == torch.bfloat16 else 4
-    if twice and not rank:
-        others = [("junior", trained)]
-    frozen = {}  # role -> its shape, bytes of a weight
-    for role, shape in others:  # a junior in fp32 has a copy that samples; a teacher only scores
-        copy = 2 if size == 2 and role == "junior" else 0
-        frozen[role] = (shape, size if is_public(roles.get(role, start)) else 4 + copy)
-    new = cfg.max_new or env.first.max_new
-    parts = memory.plan(cfg, trained, frozen, decoded_rows(cfg, env),
-                        max(1, trained.context - new), size, rank, pair=twice and rank > 0)
-    memory.check(parts, device, cfg.dry_run, is_public(start))
-
-
-def adapter_rank(cfg, start):
-    """--lora, or its default: 16 for public weights, else 0, which trains all weights."""
-    wanted = getattr(cfg, "lora", 0)
-    return wanted if wanted >= 0 else 16 if is_public(start) else 0
-
-
-def is_public(start):
-    """Is it a folder of public weights, or a run that began with one?"""
-    if not start or not isinstance(start, str):
-        return False
-    if weights.is_folder(start):
-        return True
-    state = run.load(checkpoint_of(start))  # the model under its adapters is not needed
-    vocabulary = state.get("tokenizer") if isinstance(state, dict) else None
-    return isinstance(vocabulary, dict) and vocabulary.get("name") == "folder"
-
-
-def checkpoint_of(path):
-    """A checkpoint, or a run's folder -> the file"""
-    return os.path.join(path, "ckpt.pt") if os.path.isdir(path) else path
-
-
-def opened(path, context):
-    """A checkpoint or a folder of public weights -> tokenizer, GPTConfig. The weights of a folder
-    are not read."""
-    if not weights.is_folder(path):
-        model, tok, _ = load_model(path)
-        return tok, model.cfg
-    try:
-        tok = chat.load(path)
-        shape = GPTConfig(**weights.read_config(path, vocab=tok.n_vocab))
-    except ValueError as error:
-        raise run.Stop(str(error)) from None
-    if context > shape.context:
-        raise run.Stop(f"--context {context} is more than the {shape.context} tokens of {path}")
-    shape.context = context
-    return tok, shape
-
-
-def load_model(path, device="cpu", context=0, dtype=torch.float32):
-    """A checkpoint (a file, or a run's folder) or a folder of public weights -> model, tokenizer,
-    what the checkpoint holds. A run that trained adapters gives the model that they make."""
-    try:
-        if weights.is_folder(path):
-            tok = chat.load(path)
-            return GPT.from_pretrained(path, context, dtype, tok.n_vocab).to(device), tok, {}
-        path = checkpoint_of(path)
-        state = run.load(path)
-        tok = tokenizer.from_state(state["tokenizer"])
-        model = restored(state)
-        if tok.n_vocab != model.cfg.vocab_size:
-            raise ValueError(f"{tok.n_vocab} tokens, a model of {model.cfg.vocab_size}")
-    except (AttributeError, KeyError, TypeError, RuntimeError, ValueError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise run.Stop(f"{path} holds no model of this project ({why})") from None
-    return model.to(device), tok, state
-
-
-def restored(state):
-    """What a checkpoint holds -> its model; adapters are merged into the weights under them."""
-    rank = lora.rank_in(state["model"])
-    if not rank:
-        model = GPT(GPTConfig(**state["model_config"]))
-        model.load_state_dict(state["model"])
-        return model
-    origin = list(state["origins"].values())[0] if state["origins"] else ""
-    base, _, _ = load_model(origin, context=state["model_config"]["context"])
-    if source_hash(origin, base) != state["made_of"]["the base"]:
-        raise ValueError(f"the weights in {origin} are not those that its adapters were made for")
-    senior = lora.adapt(base, rank)
-    run.load_trained(senior, state["model"])
-    return lora.merged(senior).requires_grad_(True)
-
-
-def source_hash(path, model):
-    """A hash of a model that is not trained, whatever dtype it was loaded in: of its files where
-    those are public weights, else of its weights as bf16 has them."""
-    if weights.is_folder(path):
-        return weights.fingerprint(path)
-    return run.content_hash({name: x.bfloat16() for name, x in model.state_dict().items()})
-
-
-def freeze(model):
-    """A frozen model's forward passes keep nothing for a backward pass."""
-    for p in model.parameters():
-        p.requires_grad_(False)
-    return model
-
-
-def decoded_rows(cfg, env):
-    """How many texts a run decodes side by side: --rows, or else all of an update. A world of many
-    turns is evaluated 256 games at a time."""
-    episodes = cfg.prompts * cfg.group // run.world_size() if hasattr(cfg, "group") else 128
-    games = 256 if env.first.max_turns > 1 else 0
-    most = max(episodes, getattr(cfg, "test_chains", 1), games)
-    return min(cfg.rows, most) if cfg.rows else env.at_once(most)
-
-
-def sampling(cfg, env, device):
-    """How the samplers of a run are made."""
-    rows = decoded_rows(cfg, env)
-    decode_steps = cfg.steps * env.first.max_turns * (cfg.max_new or env.first.max_new)
-    compiled = choose_compile(cfg.compile, device, decode_steps)
-    return {"rows": rows, "compile": compiled, "dtype": sampling_dtype(cfg, device)}
 
 
 # ---- the method ----
@@ -442,7 +310,7 @@ def setup(cfg):
         model = GPT(shape).to(device)
     run.join_ranks(device)
     model.recompute = cfg.recompute
-    how = sampling(cfg, env, device)
+    how = sampler_options(cfg, env, device)
     return Run(cfg=cfg, **here, env=env, data=env.first.fingerprint(), tok=tok, model=model,
                origins=paths, compiled=how["compile"], optimizer=make_optimizer(model, cfg.sft_lr),
                solo=Sampler(model, **how))

@@ -32,6 +32,7 @@ import lora
 import run
 import sft
 import weights
+from lib.start import freeze, is_public, load_models, sampler_options
 from lib.terminal import print_episodes
 from model import LOGITS
 from rollout import (episode_rewards, evaluate, next_tasks, open_env, rollout, solo_table,
@@ -197,14 +198,14 @@ def setup(cfg):
     device, rank = here["device"], here["rank"]
     senior = cfg.senior or (cfg.layers, cfg.width, cfg.skill, cfg.target)
     roles = {"senior": senior}
-    if cfg.junior != "self" and not (cfg.junior == "auto" and sft.is_public(cfg.senior)):
+    if cfg.junior != "self" and not (cfg.junior == "auto" and is_public(cfg.senior)):
         made_here = (cfg.junior_layers, cfg.junior_width, cfg.junior_skill, cfg.junior_target)
         roles["junior"] = made_here if cfg.junior == "auto" else cfg.junior
     tok, paths = sft.starting_points(cfg, env, device, roles, twice="junior" not in roles)
     senior, base = grpo.load_senior(cfg, env, paths, device, rank)
     junior, pair = load_junior(cfg, env, paths, device, rank, senior, base)
     run.join_ranks(device)
-    how = sft.sampling(cfg, env, device)
+    how = sampler_options(cfg, env, device)
     team = TandemSampler(senior, junior, pair=pair, **how)
     r = Run(cfg=cfg, env=env, tok=tok, model=senior,
             optimizer=grpo.make_optimizer(senior, cfg, device), origins=paths, **here,
@@ -229,11 +230,11 @@ def load_junior(cfg, env, paths, device, rank, senior, base):
         junior = copy_as(senior, dtype)
     else:
         context = cfg.context or env.first.context
-        junior = sft.load_models({"junior": start}, device, rank, context, dtype)["junior"]
+        junior = load_models({"junior": start}, device, rank, context, dtype)["junior"]
     if junior.cfg.context != senior.cfg.context:
         raise run.Stop("senior and junior have different contexts; "
                        "make them with the same --context")
-    return sft.freeze(junior), None
+    return freeze(junior), None
 
 
 def together(r, schedule, p):

@@ -40,6 +40,7 @@ import sft
 import tandem
 import worldmodel
 from lib import resume
+from lib.start import checkpoint_of
 
 METHODS = {"sft": (sft, sft.Config), "grpo": (grpo, grpo.Config), "tandem": (tandem, tandem.Config),
            "worldmodel": (worldmodel, worldmodel.Config), "atod": (atod, atod.Config),
@@ -72,7 +73,7 @@ def read_options(argv):
 def reopen(folder, wanted="", **changes):
     """A run as its folder holds it, to look at or to play with -> its method's module, its Run.
     wanted: the method it must be of."""
-    path = sft.checkpoint_of(folder)
+    path = checkpoint_of(folder)
     state = run.load(path)
     run.check_run(state, folder)
     name = state["options"].get("method")

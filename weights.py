@@ -351,8 +351,8 @@ def read_arguments(argv):
 def export(source, folder):
     """Write a run's model, and the tokenizer of the public weights that it started from."""
     import chat
-    import sft  # it needs model.py, which needs this file
-    model, tok, _ = sft.load_model(source)
+    from lib.start import load_model  # it needs model.py, which needs this file
+    model, tok, _ = load_model(source)
     if tok.name != "folder":
         raise ValueError(f"{source} has a vocabulary of its own, which no tokenizer.json holds; "
                          "only runs that started from public weights can be exported")

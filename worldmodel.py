@@ -42,7 +42,8 @@ import tokenizer
 from envs import record
 from envs.house import text as house
 from envs.record import coverage, fact_f1
-from lib.cache import locked
+from lib.cache import cached, locked
+from lib.start import check_shape, load_model
 from model import GPT, small_config
 from rollout import training_rows
 from run import Count, CountOr0, Layers, Rate, Several, gathered, in_range
@@ -462,11 +463,11 @@ def open_model(cfg, worlds, device):
     fixed = longest + 24  # tokens beside the history
     needed = fixed + (cfg.window or 16) * (first.max_observation + 5)
     if cfg.senior:
-        model, tok, _ = sft.load_model(cfg.senior, device)
+        model, tok, _ = load_model(cfg.senior, device)
         if tuple(tok.roles) != WorldModel.ROLES:
             raise run.Stop(f"{cfg.senior} is no world model: its vocabulary lacks the roles")
         if not cfg.resume:
-            sft.check_shape(cfg, "senior", cfg.senior, model.cfg)
+            check_shape(cfg, "senior", cfg.senior, model.cfg)
     else:
         tok = open_tokenizer(cfg, worlds, first)
         torch.manual_seed(cfg.seed)
@@ -492,9 +493,9 @@ def open_model(cfg, worlds, device):
               "tokenizer": tok.state(), "window": cfg.window, "max_state": max_state,
               "data": [world.fingerprint() for world in worlds.values()],
               "lessons": record.lessons(w, worlds, 0, 32, cfg.seed)}
-    path = sft.cached(recipe, lambda: train_warm(w, worlds, cfg, steps), cfg.cache)
+    path = cached(recipe, lambda: train_warm(w, worlds, cfg, steps), cfg.cache)
     try:
-        model.load_state_dict(sft.load_model(path)[0].state_dict())
+        model.load_state_dict(load_model(path)[0].state_dict())
     except run.Stop as stop:
         raise run.Stop(f"{stop}; delete it, and the same command makes it again") from None
     return w, path

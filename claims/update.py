@@ -37,6 +37,7 @@ import tandem
 import weights
 from claims.speed import spread, timed
 from envs.arithmetic import Arithmetic
+from lib.start import freeze
 from lib.surface import BYTES
 from model import GPT, small_config
 from rollout import train_tasks
@@ -131,7 +132,7 @@ def our_ways(cfg, env, tok, model, public):
     where = cfg, env, tok
     found = {"ours": solo(*where, copy.deepcopy(model))}
     if not public:
-        junior = sft.freeze(copy.deepcopy(model))
+        junior = freeze(copy.deepcopy(model))
         found["ours, tandem"] = team(*where, copy.deepcopy(model), junior)
         return found
     base = copy.deepcopy(model)  # frozen by adapt()

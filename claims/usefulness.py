@@ -22,11 +22,12 @@ import sys
 import torch
 
 import run
-import sft
 import train
 import worldmodel
 from envs import record
 from envs.record import fact_f1
+from lib.cache import cached
+from lib.start import load_model
 from model import GPT
 from sampler import Sampler
 
@@ -69,9 +70,9 @@ def decoder_of(r, steps=STEPS):
               "tokenizer": w.tok.state(),
               "data": [world.fingerprint() for world in r.worlds.values()],
               "lessons": lessons(w, r.worlds, 0, 32, cfg.seed)}
-    path = sft.cached(
+    path = cached(
         recipe, lambda: worldmodel.train_warm(decoder, r.worlds, cfg, steps, lessons), cfg.cache)
-    model.load_state_dict(sft.load_model(path)[0].state_dict())
+    model.load_state_dict(load_model(path)[0].state_dict())
     return decoder
 
 

@@ -14,9 +14,9 @@ import torch
 
 import lora
 import run
-import sft
 import tokenizer
 import weights
+from lib.start import source_hash
 
 # what a resumed run may change: places, and what is looked at; data and models that are made again
 # are compared by their content
@@ -66,7 +66,7 @@ def made_of(r):
     if r.made_of:
         return r.made_of
     base = next(iter(r.origins.values()), "")  # what adapters are for
-    frozen = {f"the {role}": sft.source_hash(r.origins.get(role, base), model)
+    frozen = {f"the {role}": source_hash(r.origins.get(role, base), model)
               for role, model in r.frozen.items()}
     vocabulary = hashlib.sha256(json.dumps(tokenizer.content(r.tok)).encode()).hexdigest()
     r.made_of = {"the data": r.data, "the vocabulary": vocabulary, **frozen}

@@ -55,3 +55,27 @@ def print_row(row, tok, colour):
             ids, authors, *_ = zip(*turn)
             print(painted(tok, ids, authors, colour) if model_spoke
                   else run.printable(tok.decode(ids)))
+
+
+def turns_of(rows, tok):
+    """One episode's rows, in order -> [(what it heard, what it said, number of the turn)]"""
+    out = []
+    for tokens, turns in zip(rows.tokens.tolist(), rows.turn_of_token.tolist()):
+        heard, last = [], -1
+        for token, turn in zip(tokens, turns):
+            if turn < 0:
+                heard.append(token)
+                continue
+            if turn != last:
+                out.append((tok.decode(heard), [], turn))
+                heard, last = [], turn
+            out[-1][1].append(token)
+    return [(before, tok.decode(said), turn) for before, said, turn in out]
+
+
+def weighed_text(turns):
+    """[(what it heard, what it said, T-DUR's w, d and h)] -> text, a bar for the weight of each."""
+    def plain(text):
+        return run.printable(text.replace("<|turn|>", "").replace("<|end|>", "").strip())
+    return "\n".join(f"{plain(heard):50} > {plain(said):22} w {w:.2f} {'#' * round(10 * w):10}  "
+                     f"d {d:.3f}  h {h:.3f}" for heard, said, w, d, h in turns)

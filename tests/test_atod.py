@@ -15,6 +15,7 @@ import rollout
 import tokenizer
 from atod import Config, hybrid_advantage, schedule, t_dur, turn_means
 from conftest import errors, house_tokenizer, outcome
+from lib.terminal import turns_of
 from model import GPT, GPTConfig, token_logp
 from rollout import Rows, Sampling
 from sampler import Sampler
@@ -214,7 +215,7 @@ def test_the_text_of_turns_and_their_weights():
     rows, episodes, *_ = played(context=45)
     tok = house_tokenizer()
     for index, episode in enumerate(episodes):
-        turns = atod.turns_of(rows[rows.episode == index], tok)
+        turns = turns_of(rows[rows.episode == index], tok)
         assert [k for *_, k in turns] == list(range(episode["turns"]))
         assert turns[0][0].startswith("goal")
         assert turns[-1][1].replace("<|end|>", "") == episode["text"]

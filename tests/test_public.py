@@ -14,13 +14,13 @@ import lora
 import pages
 import run
 import sample
-import sft
 import tandem
 import tokenizer
 import weights
 from claims import authors
 from envs import Step, sums
 from lib import memory, terminal
+from lib.start import load_model
 from model import GPT, GPTConfig, small_config
 from rollout import open_env
 from sampler import Sampler
@@ -86,7 +86,7 @@ def test_a_run_can_begin_with_what_another_one_trained(command, stories, likes_e
     assert lora.rank_in(state["model"]) == 16 and moved(state)
     assert state["origins"] == {"senior": "first", "junior": "first"}
     assert command("--resume", "--out", "o")[0] == 0
-    assert sft.load_model("o")[1].name == "folder"
+    assert load_model("o")[1].name == "folder"
     whole = [*TINY, "--senior", "first", "--lora", "0", "--out", "whole"]
     assert command("--method", "tandem", *whole)[0] == 0
     assert moved(run.load("whole/ckpt.pt"))
@@ -97,12 +97,12 @@ def test_adapters_that_were_trained_on_a_run_in_bf16_are_loaded_again(command, s
     shutil.move("o", "first")
     code, _, err = command("--method", "tandem", *TINY, "--senior", "first", "--bf16", "--out", "o")
     assert code == 0, err
-    assert sft.load_model("o")[1].name == "folder" and command("--resume", "--out", "o")[0] == 0
+    assert load_model("o")[1].name == "folder" and command("--resume", "--out", "o")[0] == 0
     other = run.load("first/ckpt.pt")
     other["model"] = {name: x + 1 for name, x in other["model"].items()}
     torch.save(other, "first/ckpt.pt")
     with pytest.raises(run.Stop, match="not those that its adapters were made for"):
-        sft.load_model("o")
+        load_model("o")
 
 
 def test_blanks_stay_where_the_author_changes(stories):
@@ -151,7 +151,7 @@ def test_other_weights_under_the_adapters_are_refused(command, stories, tmp_path
     code, *_, err = command("--resume", "--out", "o")
     assert code == 2 and "the base of this run changed" in err
     with pytest.raises(run.Stop, match="not those that its adapters were made for"):
-        sft.load_model("o")
+        load_model("o")
     shutil.rmtree(folder)
     code, *_, err = command("--resume", "--out", "o")
     assert code == 2 and len(errors(err)) == 1 and "Traceback" not in err
@@ -166,7 +166,7 @@ def test_an_exported_run_writes_in_transformers_what_it_writes_here(command, sto
     (public / "config.json").write_text(json.dumps({**config, "eos_token_id": [2, 1]}))
     train(command, public, "--context", "64")
     assert weights.main(["export", "o", "exported"]) == 0
-    model, tok, _ = sft.load_model("o")
+    model, tok, _ = load_model("o")
     exported = json.loads(Path("exported/config.json").read_text())
     assert model.cfg.context == 64 and exported["eos_token_id"] == [2, 1]
     assert exported["max_position_embeddings"] == config["max_position_embeddings"] > 64
@@ -197,14 +197,14 @@ def test_ids_that_the_tokenizer_lacks_are_never_there(stories, tmp_path):
     wide.load_state_dict({name: torch.cat([x, torch.ones(88, 64)]) if len(x) == 512 else x
                           for name, x in model.state_dict().items()})
     weights.save_pretrained(wide, folder)
-    found, tok, _ = sft.load_model(folder)
+    found, tok, _ = load_model(folder)
     assert found.cfg.vocab_size == tok.n_vocab == 512
     ids = torch.tensor([[1, 5, 300]])
     torch.testing.assert_close(found(ids), wide(ids)[..., :512])
     small = GPT(GPTConfig(**{**vars(model.cfg), "vocab_size": 500}))
     weights.save_pretrained(small, folder)
     with pytest.raises(run.Stop, match="a vocabulary of 500 ids, its tokenizer has 512"):
-        sft.load_model(folder)
+        load_model(folder)
 
 
 @pytest.mark.parametrize("options, message", [

@@ -20,6 +20,8 @@ import sft
 import tokenizer
 from conftest import REPO, outcome
 from envs import arithmetic
+from lib.cache import cache_path, cached, cached_side_by_side
+from lib.start import decoded_rows
 from model import GPT, small_config, token_logp
 
 # ---- a cache of what is made once ----
@@ -35,11 +37,11 @@ def make(value=1, log="made.txt"):
 
 def test_what_a_recipe_describes_is_made_once_and_found_afterwards(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = sft.cached(RECIPE, make, "cache")
+    path = cached(RECIPE, make, "cache")
     assert Path(path).name.startswith("thing-") and run.load(path) == {"value": 1}
-    assert sft.cached(dict(reversed(RECIPE.items())), make, "cache") == path  # in any order
+    assert cached(dict(reversed(RECIPE.items())), make, "cache") == path  # in any order
     assert Path("made.txt").read_text() == "1\n"
-    other = sft.cached({**RECIPE, "steps": 4}, functools.partial(make, 2), "cache")
+    other = cached({**RECIPE, "steps": 4}, functools.partial(make, 2), "cache")
     assert other != path and run.load(other) == {"value": 2}
 
 
@@ -53,7 +55,7 @@ def test_the_second_who_wants_it_waits_for_the_first_and_finds_it(tmp_path, monk
         return make()
 
     def ask(how):
-        found.append((sft.cached(RECIPE, how, "cache"), time.monotonic()))
+        found.append((cached(RECIPE, how, "cache"), time.monotonic()))
     first = threading.Thread(target=ask, args=(slow,))
     first.start()
     began.wait()
@@ -68,35 +70,35 @@ def test_what_fails_leaves_nothing_and_can_be_made_again(tmp_path, monkeypatch):
     def failing():
         raise run.Stop("no")
     with pytest.raises(run.Stop):
-        sft.cached(RECIPE, failing, "cache")
+        cached(RECIPE, failing, "cache")
     assert not list(Path("cache").glob("*.pt"))
-    assert run.load(sft.cached(RECIPE, make, "cache")) == {"value": 1}
+    assert run.load(cached(RECIPE, make, "cache")) == {"value": 1}
 
 
 def test_a_damaged_warm_start_is_made_again_and_one_of_nonsense_is_never_kept(
         tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    path = Path(sft.cached(RECIPE, make, "cache"))
+    path = Path(cached(RECIPE, make, "cache"))
     (tmp_path / "cache" / f"{path.name}.7.tmp").write_text("half, of a kill")
     path.write_bytes(path.read_bytes()[:-40])
-    assert sft.cached(RECIPE, lambda: make(2), "cache") == str(path)
+    assert cached(RECIPE, lambda: make(2), "cache") == str(path)
     assert run.load(path) == {"value": 2} and "it is made again" in capsys.readouterr().err
     assert not list(Path("cache").glob("*.tmp"))
     nonsense = {"model": {"w": torch.tensor([1.0, float("nan")])}}
     with pytest.raises(run.Stop, match="not finite"):
-        sft.cached({"name": "bad"}, lambda: nonsense, "cache")
+        cached({"name": "bad"}, lambda: nonsense, "cache")
     assert not list(Path("cache").glob("bad-*.pt"))
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(run.Stop, match="choose another --cache"):
-        sft.cached(RECIPE, make, str(tmp_path / "file" / "cache"))
+        cached(RECIPE, make, str(tmp_path / "file" / "cache"))
 
 
 def test_a_cache_that_is_read_only_serves_what_it_holds(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = sft.cached(RECIPE, make, "cache")
+    path = cached(RECIPE, make, "cache")
     real = open
 
     def refuse(name, mode="r", **more):
@@ -105,16 +107,16 @@ def test_a_cache_that_is_read_only_serves_what_it_holds(tmp_path, monkeypatch):
         return real(name, mode, **more)
     monkeypatch.setattr("builtins.open", refuse)
     monkeypatch.setattr(os, "access", lambda *_: False)
-    assert sft.cached(RECIPE, make, "cache") == path
+    assert cached(RECIPE, make, "cache") == path
     with pytest.raises(run.Stop, match="cannot write to cache .*choose another --cache"):
-        sft.cached({**RECIPE, "steps": 99}, make, "cache")
+        cached({**RECIPE, "steps": 99}, make, "cache")
 
 
 # ---- side by side, in processes ----
 
 PARENT = """
 import os, signal, sys, time, torch
-import sft
+from lib.cache import cached_side_by_side
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 
 def forever(name):
@@ -125,7 +127,7 @@ if __name__ == "__main__":
     from functools import partial
     torch.set_num_threads(2)
     jobs = [({"name": name}, partial(forever, name)) for name in ("one", "two")]
-    sft.cached_side_by_side(jobs, "cache", "cpu")
+    cached_side_by_side(jobs, "cache", "cpu")
 """
 
 
@@ -179,11 +181,11 @@ def test_a_failure_in_a_worker_is_one_line_and_what_was_made_is_kept(
     good = functools.partial(make, 1, str(tmp_path / "made.txt"))
     jobs = [({"name": "good"}, good), ({"name": "bad"}, fate)]
     with pytest.raises(run.Stop, match=words):
-        sft.cached_side_by_side(jobs, "cache", "cpu")
+        cached_side_by_side(jobs, "cache", "cpu")
     assert "Traceback" not in capfd.readouterr().err
     if fate is failing:  # the other comes to its end
         assert [p.name[:5] for p in Path("cache").glob("*.pt")] == ["good-"]
-    assert run.load(sft.cached_side_by_side(jobs[:1], "cache", "cpu")[0]) == {"value": 1}
+    assert run.load(cached_side_by_side(jobs[:1], "cache", "cpu")[0]) == {"value": 1}
     if fate is failing:
         assert Path("made.txt").read_text() == "1\n"  # once, and found again
 
@@ -218,7 +220,7 @@ def recipe(skill="senior", target=-1.0, layers=1, **options):
 def test_a_warm_start_depends_on_everything_that_makes_it_and_on_nothing_else(
         tmp_path, monkeypatch):
     def path(*args, **options):
-        return sft.cache_path(recipe(*args, **options), str(tmp_path))
+        return cache_path(recipe(*args, **options), str(tmp_path))
     same = [path(), path(steps=7, out="x", micro_rows=1, test_chains=9, resume=True)]
     different = [path("junior"), path(target=0.31), path(layers=2), path(seed=1), path(sft_lr=1e-3),
                  path(sft_rows=9), path(warm_steps=5), path(context=50), path(env="guess"),
@@ -305,8 +307,8 @@ def test_a_world_of_few_engines_is_decoded_so_many_games_at_a_time(monkeypatch):
     env = envs.Batch("guess")
     monkeypatch.setattr(type(env.first), "games_at_once", 3)
     cfg = sft.Config(env="guess")
-    assert sft.decoded_rows(cfg, env) == env.at_once(128) == 3
-    assert sft.decoded_rows(dataclasses.replace(cfg, rows=5), env) == 5  # what you ask for
+    assert decoded_rows(cfg, env) == env.at_once(128) == 3
+    assert decoded_rows(dataclasses.replace(cfg, rows=5), env) == 5  # what you ask for
     assert env.at_once(2) == 2
     monkeypatch.setattr(type(env.first), "games_at_once", 0)
     assert env.at_once(128) == 128

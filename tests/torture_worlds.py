@@ -23,6 +23,7 @@ from envs import record
 from envs.alfworld import files as alfworld_files
 from envs.webshop import files as webshop_files
 from envs.webshop import made as webshop_made
+from lib.start import load_model
 from model import GPT, small_config
 from searchqa_made import hotpot
 from test_hostile_files import NESTED, READERS, WRONG, places, put, without
@@ -242,7 +243,7 @@ def checkpoint(folder, rng):
     if rng.random() < 0.4:
         path = folder / "some.pt"
         path.write_bytes(bytes_changed(path.read_bytes(), rng))
-    return lambda: sft.load_model(str(folder / "some.pt"))
+    return lambda: load_model(str(folder / "some.pt"))
 
 
 def run_config(folder, rng):
