@@ -232,8 +232,7 @@ def load_junior(cfg, env, paths, device, rank, senior, base):
         context = cfg.context or env.first.context
         junior = load_models({"junior": start}, device, rank, context, dtype)["junior"]
     if junior.cfg.context != senior.cfg.context:
-        raise run.Stop("senior and junior have different contexts; "
-                       "make them with the same --context")
+        raise run.Stop("senior and junior differ in context; make both with the same --context")
     return freeze(junior), None
 
 

@@ -2,8 +2,8 @@
 
 An arm is one `train.py` command. Seeds are paired: a seed has its warm starts, its tasks and its
 random numbers, so the difference of two arms is taken within a seed. "better" is reproduced when
-the 95% t-interval of the paired difference excludes zero; "as good as" when it lies within 2
-points; otherwise the verdict is unclear.
+the 95% t-interval of the paired difference lies above zero; "as good as" when it lies within 2
+points; see verdict().
 """
 import json
 import math
@@ -208,7 +208,8 @@ def quantile(freedom):
 
 def p_value(differences, kind, margin=0.02):
     """How surprising the differences would be if the claim did not hold: twice the one-sided p, so
-    that it is below .05 just when verdict() says yes. "as good": the larger p of the two bounds."""
+    that it is below .05 just when verdict() says yes (1 where the difference points the other way).
+    "as good": the larger p of the two bounds."""
     n, mean = len(differences), sum(differences) / len(differences)
     if n < 2:
         return 1.0
@@ -257,26 +258,34 @@ def judged(differences, metric, kind):
     return f"{metric}, {question}? | {cell(differences, '+')} | {verdict(differences, kind)}"
 
 
-def verdicts(rows, arms):
-    """decided() of the rows whose two arms have the metric, "" where there is none. arms: {arm:
+def measured(rows, arms):
+    """The rows whose two arms have the metric, and each one's paired differences. arms: {arm:
     [{metric: number}], one a seed}"""
     rows = [line for line in rows
             if all(line[3] in run for arm in line[1:3] for run in arms.get(arm, [{}]))]
     differences = [[a[metric] - b[metric] for a, b in zip(arms[arm], arms[other])]
                    for _, arm, other, metric, _, _ in rows]
-    return decided(rows, differences) if rows else ""
+    return rows, differences
 
 
-def decided(rows, differences):
-    """The rows of a paper -> Markdown: the verdict of each alone, and after Holm's correction over
-    all of them. rows: [(name, arm, against, metric, kind, the paper)]; differences: one list of
-    seeds a row."""
+def verdicts(rows, arms, beside=()):
+    """decided() of the rows that were measured, "" where there is none. beside: rows of the same
+    paper in other tables, which the correction counts too."""
+    others = [p_value(found, line[4]) for line, found in zip(*measured(beside, arms))]
+    rows, differences = measured(rows, arms)
+    return decided(rows, differences, others) if rows else ""
+
+
+def decided(rows, differences, others=()):
+    """Rows of a paper -> Markdown: the verdict of each alone, and after Holm's correction over all
+    of the paper's. rows: [(name, arm, against, metric, kind, the paper)]; differences: one list of
+    seeds a row; others: p-values of the paper's rows in other tables."""
     kinds = [kind for *_, kind, _ in rows]
     p_values = [p_value(found, kind) for found, kind in zip(differences, kinds)]
     lines = head("", "claim", "difference", "bootstrap", "p-value", "verdict", "after Holm",
                  "the paper")
     for (name, arm, other, metric, kind, paper), found, p, held in zip(
-            rows, differences, p_values, holm(p_values)):
+            rows, differences, p_values, holm([*p_values, *others])):
         alone = verdict(found, kind)
         low, high = bootstrap(found)
         asked = "better than" if kind == "better" else "as good as"

@@ -151,7 +151,10 @@ def verdicts(arms):
              for arm, runs in arms.items()}
     tables = {"The paper's claims": ROWS, "Finding 1: annealed tandem": FINDING,
               "The same two claims against GRPO at its best rate for the senior alone": STRICTER}
-    found = {title: claims.verdicts(rows, means) for title, rows in tables.items()}
+    found = {}
+    for title, rows in tables.items():
+        beside = [row for other in tables.values() if other is not rows for row in other]
+        found[title] = claims.verdicts(rows, means, beside)
     return "\n\n".join(f"**{title}**\n\n{text}" for title, text in found.items() if text)
 
 
