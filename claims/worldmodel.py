@@ -71,7 +71,10 @@ WORLD_TABLES = {  # title -> {metric of result.json: its column}
         "state s' H=1": "state.F1, H = 1", "state s' H=5": "5", "state s' H=9": "9",
         "state s' 10-25": "10 to 25", "needed facts in s' H=1": "recall, H = 1",
         "needed facts in s' H=5": "5", "needed facts in s' H=9": "9",
-        "needed facts in s' 10-25": "10 to 25", "usefulness": "usefulness of s', H = 1"},
+        "needed facts in s' 10-25": "10 to 25"},
+    "usefulness of s', H = 1: what the common decoder makes of": {
+        "usefulness": "the arm's s'", "ceiling": "the fewest facts (ceiling)",
+        "all facts": "all true facts that fit", "floor": "no state (floor)"},
     "mediation, planning": {
         "own state": "own state", "another's state": "another's state",
         "own - another's": "own - another's", "action alone": "action alone (floor)",
@@ -108,8 +111,8 @@ CLAIMS = (  # arm, against, metric, kind, what the paper says
 
 
 def world_columns(result):
-    """result.json of a world model -> {"trained": {metric: mean}, "warm": the same}. "plan", where
-    the arm has played: what the planner found."""
+    """result.json of a world model -> {"trained": {metric: mean}, "warm": the same}. With
+    "usefulness" and "plan", where they were measured: what the decoder and the planner found."""
     own = next(name.split(", ")[0] for name in result["columns"] if name.endswith(", trained"))
     out = {}
     for name, column in result["columns"].items():
@@ -119,8 +122,7 @@ def world_columns(result):
         elif formulation == own:
             out.setdefault(when, {}).update({metric: x[0] for metric, x in column.items()})
     out["trained"]["seconds"] = result["update_seconds"]
-    if "usefulness" in result:
-        out["trained"]["usefulness"] = result["usefulness"]
+    out["trained"].update(result.get("usefulness", {}))
     if own in result.get("plan", {}):
         out["trained"]["plan"] = result["plan"][own]["success"]
     return out
@@ -133,7 +135,8 @@ def world_tables(arms):
         lines += [f"\n**{title}**\n", *head("arm", *columns.values())]
         for arm, runs in arms.items():
             found = [values(runs, metric) for metric in columns]
-            lines.append(row(arm, *(cell(x) if x else "-" for x in found)))
+            if any(found):
+                lines.append(row(arm, *(cell(x) if x else "-" for x in found)))
     lines += ["\n**claims**, paired over seeds\n",
               *head("arm", "against", "metric", "difference", "verdict", "the paper")]
     for arm, other, metric, kind, paper in CLAIMS:
@@ -344,7 +347,7 @@ def reproduce(folder, seeds, jobs, compare, quick=False):
         if compare != "paper" or quick:
             return result
         if "stateless" not in arm:
-            result = {**result, "usefulness": useful(folder_of(arm, seed))["usefulness"]}
+            result = {**result, "usefulness": useful(folder_of(arm, seed))}
         if arm in PLAYERS and seed in seeds[:PLAYING]:
             result = {**result, "plan": play(folder_of(arm, seed))}
         return result
