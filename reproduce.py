@@ -4,7 +4,7 @@
     python reproduce.py tandem --tune        # learning rates and KL weights, on other seeds
     python reproduce.py tandem               # ten seeds -> out/reproduce/tandem/
     python reproduce.py worldmodel
-    python reproduce.py worldmodel --seeds 3 --compare training     # -> training.{json,md}
+    python reproduce.py worldmodel --compare window1      # one observation in view, not four
     python reproduce.py worldmodel --seeds 3 --env textworld      # or scienceworld
     python reproduce.py atod
     python reproduce.py atod --seeds 3 --compare tdur     # when T-DUR's weights matter

@@ -23,8 +23,6 @@ COMPARISONS = {  # --compare -> what its table is called, its arms, further opti
     "paper": ("last 4 observations in view", ("stateless", "stateless, equal compute", "leaky",
               "leaky + R_sup", "strict", "strict + R_sup", "strict + R_sup, plain GRPO",
               "strict + R_sup, plain GRPO, equal time"), ""),
-    "training": ("last 4 observations in view", ("strict + R_sup", "strict + R_sup, plain GRPO"),
-                 ""),
     "short": ("a warm start of 500 steps", ("strict + R_sup", "strict + R_sup, plain GRPO",
               "strict + R_sup, plain GRPO, equal time"), "--warm-steps=500"),
     "window1": ("the last observation in view", ("stateless", "strict + R_sup"), "--window=1"),
@@ -366,3 +364,5 @@ def reproduce(folder, seeds, jobs, compare, quick=False):
     text = draw(found, compare, folder)
     claims.write(f"{folder}/{file_of(compare)}.md", text)
     print(text)
+    if compare in WINDOWS and compare != "paper":
+        print(f"\n{memory(folder)}")

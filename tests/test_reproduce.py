@@ -736,7 +736,7 @@ def test_the_figure_of_memory_shows_the_windows_that_were_run(tmp_path, monkeypa
     assert [text.get_text() for text in right.texts] == ["window 1", "window 4"]
 
 
-@pytest.mark.parametrize("more", [["--compare", "training"], ["--compare", "unbounded"],
+@pytest.mark.parametrize("more", [["--compare", "unbounded"],
                                   ["--env", "textworld"], ["--env", "scienceworld"]])
 def test_tables_without_a_figure_are_redrawn_too(more, monkeypatch, capsys):
     monkeypatch.chdir(REPO)
@@ -857,10 +857,10 @@ def test_a_strip_is_drawn_from_a_run(command):
 # ---- the command ----
 
 @pytest.mark.parametrize("argv, says", [
-    (["worldmodel", "--tune", "--env", "textworld"], "--tune is for a paper"), (["atod", "--compare", "training"], "--compare training is not for atod"),
+    (["worldmodel", "--tune", "--env", "textworld"], "--tune is for a paper"), (["atod", "--compare", "short"], "--compare short is not for atod"),
     (["atod", "--env", "textworld"], "--env is for"), (["tandem", "--seeds", "11"], "--seeds is 1 to 10"),
-    (["worldmodel", "--env", "textworld", "--compare", "training"], "without --compare"),
-    (["worldmodel", "--quick", "--compare", "training"], "--quick is for")])
+    (["worldmodel", "--env", "textworld", "--compare", "short"], "without --compare"),
+    (["worldmodel", "--quick", "--compare", "short"], "--quick is for")])
 def test_what_it_refuses(argv, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for module in (claims.tandem, claims.worldmodel, claims.atod, claims.realworlds):
