@@ -155,7 +155,7 @@ def update(model, optimizer, rows, mask, advantage, cfg, reference_logp=None):
     mask: [R, T], how much a token counts; advantage: [R], or [R, T] where a row's tokens differ."""
     prompts = int(rows.group.max()) + 1
     found = []
-    for part in range(cfg.minibatches):  # whole groups, as minibatches divide N
+    for part in range(cfg.minibatches):  # whole groups: of 8, 0 to 3 are in part 0 of 2
         index = (rows.group * cfg.minibatches // prompts == part).nonzero()[:, 0]
         reference = None if reference_logp is None else reference_logp[index]
         found.append(update_on(model, optimizer, rows[index], mask[index], advantage[index], cfg,
@@ -186,7 +186,8 @@ def update_on(model, optimizer, rows, mask, advantage, cfg, reference_logp=None,
         advantage = advantage[:, None].expand_as(mask)  # [R] -> [R, T]
     micro_rows = cfg.micro_rows
     if rows.branch is None and mostly_prompt(rows.mask):
-        # a row then holds several replies: as many replies a micro-batch as before
+        # long prompts, short replies: replies to a prompt share its row, which computes the same
+        # with less; a micro-batch holds as many replies as before
         apart = len(rows.tokens)
         rows, mask, advantage, reference_logp = share_prompts(rows, mask, advantage, reference_logp)
         micro_rows = max(1, micro_rows * len(rows.tokens) // apart)
@@ -282,7 +283,8 @@ def make_optimizer(model, cfg, device):
 
 
 def warm_copy(r):
-    """A frozen model with the run's first weights, shared with r.warm: a resumed run fills that."""
+    """A frozen model with the run's first weights. It shares r.warm's tensors: a checkpoint keeps
+    them, and --resume copies them back in place (lib/resume.py)."""
     model = GPT(r.model.cfg).to(r.device)
     model.load_state_dict(r.warm, assign=True)
     return freeze(model)
@@ -318,7 +320,7 @@ def look(r):
 
 def report(r):
     """The final table: the model alone before and after, on tasks that nobody has looked at."""
-    sft.print_report(r, sft.measure, "tandem")
+    sft.print_report(r, sft.measure, try_next=["tandem"])
 
 
 def show(r, n):

@@ -130,9 +130,10 @@ def rollout(sampler, env, tok, tasks, split, streams, cfg):
     streams: a random stream for each of the E episodes; cfg: Sampling, or a Config with its fields.
 
     What the environment says enters as forced tokens, encoded once. Episodes that are over leave
-    the batch; where there are more episodes than rows, the next one takes the row. One that
-    outgrows its context goes on in a new row: the first observation (the goal) and its latest
-    turns, prefilled afresh, because the cached keys have seen what was dropped.
+    the batch; where there are more episodes than rows, the next one takes the row: of 3 on 2 rows
+    0 and 1 begin, and when 1 is over, row_of is {0: 0, 2: 1}. One that outgrows its context goes on
+    in a new row: the first observation (the goal) and its latest turns, prefilled afresh, because
+    the cached keys have seen what was dropped.
 
     -> Rows in the order of their episodes; a dict for each episode: task, reward, turns, contexts
     (rows it took), text (of its last turn), and what Step.info held."""
@@ -389,7 +390,10 @@ def solo_table(metrics, env):
     """evaluate()'s metrics -> what the final table says of a model alone: {name: (mean, error)}"""
     ks = sorted({1, metrics["k"]})
     out = {f"solo pass@{j}": (metrics[f"pass@{j}"], metrics[f"pass@{j}_se"]) for j in ks}
-    for name in ("private", "boxed", "malformed", "truncated", "turns"):
+    names = ["private", "boxed", "malformed", "truncated", "turns"]
+    if abs(metrics["reward"] - metrics["pass@1"]) > 1e-9:  # a reward that is no success or failure
+        names.insert(0, "reward")
+    for name in names:
         if name in metrics and (name != "turns" or env.first.max_turns > 1):
             out[name] = (metrics[name], None)
     return out

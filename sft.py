@@ -154,6 +154,7 @@ def warm_recipe(cfg, env, tok, layers, width, skill, target):
     context = cfg.context or env.first.context
     n = min(200, env.first.tasks("train") or 200)
     demos = env.demos(range(n), "train", 0, skill)
+    check_demos(cfg, env, tok, skill, [answers for _, answers in demos if answers])
     options = {name: value for name, value in env.options.items() if name != "data"}
     return {"name": f"{skill}-{cfg.env}-{cfg.seed}", "env": cfg.env, "env_options": options,
             "tokenizer": tok.state(),
@@ -161,8 +162,20 @@ def warm_recipe(cfg, env, tok, layers, width, skill, target):
             "skill": skill, "target": target if target >= 0 else env.first.targets[skill],
             "warm_steps": cfg.warm_steps or env.first.warm_steps,
             "lr": cfg.sft_lr, "rows": cfg.sft_rows, "seed": cfg.seed,
-            "data": env.first.fingerprint(),
+            "data": env.first.fingerprint(), "rules": env.rules(skill),
             "demos": hashlib.sha256(repr(demos).encode()).hexdigest()}
+
+
+def check_demos(cfg, env, tok, skill, demos):
+    """Stop where no demonstration can be learned or said."""
+    if not demos:
+        raise run.Stop(f"{cfg.env} has no demonstrations of skill {skill!r}: its demo() gives none; "
+                       "see envs/guess.py")
+    new = cfg.max_new or env.first.max_new
+    longest = [max(len(tok.encode_turn("assistant", text)) for text in texts) for texts in demos]
+    if min(longest) > new:
+        raise run.Stop(f"a turn of {cfg.env} may take {new} tokens, its demonstrations take "
+                       f"{min(longest)} and more; raise --max-new")
 
 
 def train_warm(recipe, data="", device="cpu", position=0):
@@ -280,8 +293,9 @@ def starting_points(cfg, env, device, roles, twice=False):
 
 def check_skill(cfg, env, skill):
     if skill not in env.first.targets:
-        raise run.Stop(f"{cfg.env} has no demonstrations of skill {skill!r}; "
-                       f"one of: {' '.join(env.first.targets)}")
+        known = " ".join(env.first.targets)
+        why = f"one of: {known}" if known else "give it demo() and targets, as envs/guess.py has"
+        raise run.Stop(f"{cfg.env} has no demonstrations of skill {skill!r}; {why}")
 
 
 # ---- the method ----
@@ -350,8 +364,8 @@ def measure(r, n):
     return solo_table(found, r.env)
 
 
-def print_report(r, measure, *others):
-    """measure(r, n) before and after, printed and in result.json. others: methods to try next."""
+def print_report(r, measure, try_next=()):
+    """measure(r, n) before and after, printed and in result.json. try_next: methods to name."""
     cfg, n = r.cfg, final_tasks(r)
     columns = {when: measure(r, n) for when in run.before_and_after(r)}
     run.write_result(r, {"n": n, "chains": cfg.test_chains, "seconds": r.seconds, **columns})
@@ -360,7 +374,7 @@ def print_report(r, measure, *others):
     print(f"\n{n} {cfg.final_split} problems x {cfg.test_chains} chains{half}, "
           f"temperature {cfg.temperature:g}, 95% intervals")
     run.print_table(columns, n)
-    run.print_next(r, *others)
+    run.print_next(r, *try_next)
 
 
 def show(r, n):

@@ -286,7 +286,7 @@ def look(r):
 
 def report(r):
     """The final table: every metric of the paper before and after, on tasks not used before."""
-    sft.print_report(r, measure, "grpo")
+    sft.print_report(r, measure, try_next=["grpo"])
 
 
 def show(r, n):

@@ -58,9 +58,14 @@ def read_options(argv):
         raise SystemExit(0)
     stored = run.read_config(typed.out) if typed.resume and typed.out else None
     name = typed.method or (stored["method"] if stored else "tandem")
+    if typed.resume and stored is None and typed.out and not typed.method:
+        raise run.Stop(f"{typed.out} holds no run yet; give the whole command, with --method")
     if name not in METHODS:
         raise run.Stop(f"unknown method {name!r}; one of: {' '.join(METHODS)}")
     method, Config = METHODS[name]
+    if Config.method != name:  # a run's folder would say that it is another method's
+        raise run.Stop(f"METHODS in train.py says {name!r}, its Config in {method.__name__}.py "
+                       f"method = {Config.method!r}; let both say the same")
     hidden = envs.unused_options(typed.env or Config.env) if typed.help else ()
     about = f"{Config.__doc__}\n\n" + method.__doc__.split("\nThis file")[0]
     cfg, given = run.parse(argv, Config, about, hidden)

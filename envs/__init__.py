@@ -2,7 +2,7 @@
 
 An environment is a file or a folder in here with a function `make(**options) -> Env`. A question
 with a verifiable answer is a game of one turn, so one rollout and one loss serve both.
-`envs/guess.py` is a whole environment in 30 lines: copy it to begin your own.
+`envs/guess.py` is a whole environment in 40 lines: copy it to begin your own.
 
 The text of a model is data: it is parsed and never evaluated. Garbage earns 0 and never raises.
 """
@@ -147,14 +147,18 @@ def make(name, **options):
     unused = [f"--{option}" for option in unused_options(name) if option in options]
     if unused:
         raise ValueError(f"{name} has no {' and no '.join(unused)}")
-    return importlib.import_module(f"envs.{name}").make(**options)
+    module = importlib.import_module(f"envs.{name}")
+    if not hasattr(module, "make"):
+        raise ValueError(f"envs/{name} has no function make; see the end of envs/guess.py")
+    return module.make(**options)
 
 
 def unused_options(name):
     """Which of --level, --turns and --text the environment does not take."""
-    if name not in names():
+    module = importlib.import_module(f"envs.{name}") if name in names() else None
+    if not hasattr(module, "make"):
         return ()
-    taken = inspect.signature(importlib.import_module(f"envs.{name}").make).parameters
+    taken = inspect.signature(module.make).parameters
     if any(x.kind == x.VAR_KEYWORD for x in taken.values()):
         return ()
     return [option for option in ("level", "turns", "text") if option not in taken]
@@ -205,10 +209,30 @@ class Batch:
             return self.pool.demos(tasks, split, seed, skill)
         return [demonstration(self.first, task, split, seed, skill) for task in tasks]
 
+    def rules(self, skill):
+        """A hash of what the world says to its first demonstrations and what they earn: a world
+        that you edited has another. "" where games are played in processes of their own: such an
+        engine is a package, and slow."""
+        if self.pool:
+            return ""
+        heard = []
+        for task in range(min(20, self.first.tasks("train") or 20)):
+            _, answers = demonstration(self.first, task, "train", 0, skill)
+            for answer in answers or []:
+                step = self.first.step(answer)
+                heard.append((step.observation, step.reward, step.done, step.info.get("success")))
+                if step.done:
+                    break
+        return hashlib.sha256(repr(heard).encode(errors="replace")).hexdigest()
+
 
 def demonstration(env, task, split, seed, skill):
     observation = env.reset(task, split)
-    return observation, env.demo(random.Random(f"demo {seed} {skill} {task}"), skill)
+    answers = env.demo(random.Random(f"demo {seed} {skill} {task}"), skill)
+    for text in (observation, *(answers or [])):
+        if not isinstance(text, str):
+            raise ValueError(f"reset() and demo() give texts, but task {task} gave {text!r}")
+    return observation, answers
 
 
 def one_line(text):

@@ -19,7 +19,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from envs import SPLITS, Env, Step
-from envs.lib.problems import read_file, read_splits, records
+from envs.lib.problems import NoAnswer, read_file, read_splits, records
 from envs.lib.text import content_hash, expect, field
 
 WHERE = ("get train.jsonl and test.jsonl from github.com/openai/grade-school-math "
@@ -81,12 +81,16 @@ def verify(text, answer):
     if found is None:
         return 0.0
     said, shown = found
-    if said == answer:
-        return 1.0
+    return float(said == answer or (shown >= SHORT and rounds(said, shown, answer)))
+
+
+def rounds(said, shown, answer):
+    """Was the answer rounded, and does a number of so many decimal places round it further, or is
+    what it stands for?"""
     known = places(answer)
-    if said == 0 or known < LONG or shown < SHORT:
-        return 0.0
-    return float(abs(said - answer) <= Fraction(1, 2 * 10**min(shown, known)))
+    if said == 0 or known < LONG:
+        return False
+    return abs(said - answer) <= Fraction(1, 2 * 10**min(shown, known))
 
 
 # ---- files ----
@@ -127,7 +131,7 @@ def read_problem(record):
     if not question.strip():
         raise ValueError("the question is empty")
     if "####" not in solution or to_number(solution.rsplit("####", 1)[1]) is None:
-        raise ValueError(f"the answer does not end in '#### number' but in {solution[-40:]!r}")
+        raise NoAnswer(f"the answer does not end in '#### number' but in {solution[-40:]!r}")
     return question, solution
 
 

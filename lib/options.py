@@ -68,7 +68,7 @@ def described(cls):
         source = inspect.getsource(owner)
         for name in inspect.get_annotations(owner):
             # a new default may leave the comment out
-            comment = re.search(rf"^    {name}: .*?  # (.*)$", source, re.M)
+            comment = re.search(rf"^    {name}: .*?\s# (.*)$", source, re.M)
             first, text = found.get(name, (owner, ""))
             found[name] = (first, comment.group(1) if comment else text)
     fields = {f.name: f for f in dataclasses.fields(cls)}

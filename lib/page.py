@@ -100,12 +100,12 @@ def document(page):
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
               "base-uri 'none'; form-action 'none'")
-    title = f"{NAMES[page['method']]} on {page['options']['env']}, seed {page['options']['seed']}"
+    name = NAMES.get(page["method"], page["method"])  # your own method has none here
+    title = f"{name} on {page['options']['env']}, seed {page['options']['seed']}"
     told = {"readers": page.get("readers"), "words": [], "chains": [],
             "authors": [WHO.get((page.get("readers") or [""])[0]), "junior"]}
     found = {"title": safe(title), "policy": policy, "body": body(page, title, told),
-             "script": script,
-             "data": data({name: x for name, x in told.items() if name != "index"})}
+             "script": script, "data": data({k: x for k, x in told.items() if k != "index"})}
     return re.sub(r"\{\{(\w+)\}\}", lambda match: found[match[1]], template)  # once: text is data
 
 
@@ -126,7 +126,7 @@ def body(page, title, told):
     nav = "".join(f'<a href="#{key}">{name}</a>' for key, name, _ in sections)
     parts = "".join(f'<section id="{key}"><h2>{name}</h2>{inner}</section>'
                     for key, name, inner in sections)
-    return (f'<header><h1>{safe(title)}</h1><p>{ABOUT[page["method"]]}</p>'
+    return (f'<header><h1>{safe(title)}</h1><p>{ABOUT.get(page["method"], "")}</p>'
             f'<p class="faint">A run of {page["step"]} updates. It was made by<br>'
             f'{command(page["command"])}</p>'
             f'<nav aria-label="Contents">{nav}</nav></header><main id="main">{parts}</main>')

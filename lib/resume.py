@@ -35,7 +35,8 @@ def options_of_run(cfg, given):
     for name, value in given.items():
         if name not in MAY_CHANGE and stored.get(name) != value:
             raise run.Stop(f"{run.flag(name)} {value} differs from this run's {stored.get(name)}; "
-                           "a resumed run keeps its options")
+                           "a resumed run keeps its options. A new run can start from its weights: "
+                           f"--{'student' if hasattr(cfg, 'student') else 'senior'} {cfg.out}")
     typed = {name: value for name, value in given.items() if name in MAY_CHANGE}
     return run.from_json(type(cfg), {**stored, **typed, "out": cfg.out, "resume": True})
 
@@ -70,6 +71,8 @@ def made_of(r):
               for role, model in r.frozen.items()}
     vocabulary = hashlib.sha256(json.dumps(tokenizer.content(r.tok)).encode()).hexdigest()
     r.made_of = {"the data": r.data, "the vocabulary": vocabulary, **frozen}
+    if hasattr(r, "env"):  # a world of one's own that was edited in between
+        r.made_of["the world"] = r.env.rules(next(iter(r.env.first.targets), "senior"))
     return r.made_of
 
 

@@ -1,5 +1,6 @@
 """Pages of runs: what they hold, hostile text, and a real browser, where this machine has one."""
 import base64
+import dataclasses
 import json
 import re
 import shutil
@@ -106,6 +107,30 @@ def test_every_method_has_a_page(command, capsys, method):
         assert any("junior" in x["class"].split() for x in tokens)
     if method == "worldmodel":
         assert "What leaks" in shown and "nothing leaks, to the last bit" in shown
+
+
+@dataclasses.dataclass
+class Mine(grpo.Config):
+    """An algorithm of one's own"""
+    method = "mine"
+    boldness: float = 0.5 # of the update
+
+
+def test_a_method_of_ones_own_runs_resumes_and_has_a_page(command, capsys, monkeypatch):
+    monkeypatch.setitem(train.METHODS, "mine", (grpo, Mine))
+    like_grpo = [x for x in MOVING["grpo"] if x not in ("--method", "grpo")]
+    assert command("--method", "mine", "--boldness", "0.25", *like_grpo)[0] == 0
+    assert json.loads(Path("o/config.json").read_text())["boldness"] == 0.25
+    assert command("--resume")[0] == 0
+    assert sample.main(["o", "--n", "1", "--html", "p.html"]) == 0
+    assert "mine on guess" in Path("p.html").read_text()
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        train.main(["--method", "mine", "--help"])
+    assert "of the update [0.5]" in capsys.readouterr().out
+    monkeypatch.setattr(Mine, "method", "grpo")  # as copied, and forgotten
+    code, _, err = command("--method", "mine")
+    assert code == 2 and "METHODS in train.py says 'mine'" in err
 
 
 @pytest.mark.parametrize("formulation", ["stateless", "leaky"])

@@ -68,8 +68,10 @@ TANDEM = {
     "context that the senior has not": ("--senior sums.pt --context 48", "--context 48, but sums.pt"),
     "junior's width": ("--junior-width 40", "--junior-width"),
     "junior of another vocabulary": ("--senior sums.pt --junior guess.pt", "vocabulary"),
-    "junior of another context": ("--senior sums.pt --junior short.pt --max-new 4", "contexts")}
+    "junior of another context": ("--senior sums.pt --junior short.pt --max-new 4", "differ in context")}
+TANDEM["demonstrations that are too long to say"] = ("--max-new 3 --cache none", "raise --max-new")
 OTHERS = {  # options that are not this method's
+    "nothing to resume, and which method?": ("--resume --out nowhere", "nowhere holds no run yet"),
     "grpo: no junior": ("--method grpo --junior auto", "--junior"),
     "grpo: no junior to be close to": ("--method grpo --kl 1 --kl-to junior", "--kl-to"),
     "sft: no group": ("--method sft --group 4", "--group")}

@@ -15,6 +15,8 @@ import run
 import sample
 import train
 from conftest import MOVING, REPO, errors, interrupt_at, metrics, outcome, poison, tiny
+from envs import Step
+from envs.guess import Guess
 from lib import resume
 
 LINE = ("interrupted; whatever was saved is kept. "
@@ -212,6 +214,17 @@ def test_a_run_whose_options_or_models_changed_meanwhile_is_not_resumed(command,
         code, _, err = command("--resume")
         assert code == 2 and words in err and len(errors(err)) == 1
         Path("o/config.json").write_text(text)
+    assert command("--resume")[0] == 0
+
+
+def test_a_world_that_was_edited_meanwhile_does_not_go_on(command, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2)
+        command(*MOVING["grpo"])
+    with monkeypatch.context() as patch:  # another reward for the same answers
+        patch.setattr(Guess, "step", lambda self, text: Step("", 0.5, True, {"success": True}))
+        code, _, err = command("--resume")
+        assert code == 2 and "the world of this run changed" in err and len(errors(err)) == 1
     assert command("--resume")[0] == 0
 
 

@@ -251,6 +251,15 @@ def test_rows_that_are_over_make_room_for_the_next_episodes(rows):
     torch.testing.assert_close(few.behaviour_logp, all_rows.behaviour_logp, rtol=0, atol=1e-5)
 
 
+def test_a_reward_that_is_not_success_has_a_row_of_its_own_in_the_table():
+    env = envs.Batch("guess")
+    for reward, shown in ((1.0, False), (0.4, True)):
+        episodes = [{"task": 0, "reward": won * reward, "success": won, "turns": 2} for won in (True, False)]
+        table = rollout.solo_table({"k": 2, **rollout.summary(episodes, 2)}, env)
+        assert ("reward" in table) == shown
+    assert table["reward"] == (0.2, None) and table["solo pass@1"][0] == 0.5
+
+
 def test_the_family_that_does_worst_counts_where_it_is_not_rare():
     won = [("a", 1)] * 5 + [("b", 1), ("b", 0)] * 4 + [("rare", 0)]
     episodes = [{"family": family, "reward": float(w), "success": bool(w)} for family, w in won]

@@ -19,7 +19,7 @@ import run
 import sft
 import tokenizer
 from conftest import REPO, outcome
-from envs import arithmetic
+from envs import arithmetic, guess
 from lib.cache import cache_path, cached, cached_side_by_side
 from lib.start import decoded_rows
 from model import GPT, small_config, token_logp
@@ -214,6 +214,7 @@ def test_warm_starts_made_side_by_side_are_those_made_one_after_the_other(comman
 def recipe(skill="senior", target=-1.0, layers=1, **options):
     cfg = sft.Config(**options)
     env = rollout.open_env(cfg)
+    cfg.max_new = 99  # bytes: a demonstration takes more of them than its world's tokens
     return sft.warm_recipe(cfg, env, tokenizer.train([]), layers, 32, skill, target)
 
 
@@ -235,6 +236,12 @@ def test_a_warm_start_depends_on_everything_that_makes_it_and_on_nothing_else(
     assert here == there != other  # the content counts, not where it lies
     monkeypatch.setitem(arithmetic.SKILLS, "senior", (0.1, 0.3))  # another demonstrator
     assert path() not in same
+    before, step = path(env="guess"), guess.Guess.step
+    monkeypatch.setattr(guess.Guess, "step", lambda self, text: dataclasses.replace(step(self, text)))
+    assert path(env="guess") == before
+    monkeypatch.setattr(guess.Guess, "step", lambda self, text: dataclasses.replace(
+        step(self, text), observation="higher"))  # the demonstrations are the same, the answers not
+    assert path(env="guess") != before
 
 
 def test_a_warm_start_ends_at_its_target_or_gives_up_with_what_it_has(monkeypatch):
@@ -252,6 +259,23 @@ def test_a_warm_start_ends_at_its_target_or_gives_up_with_what_it_has(monkeypatc
     made = sft.train_warm(recipe(target=9.0, warm_steps=30, sft_rows=2))
     assert (made["steps"], made["reached"]) == (30, False)
     assert made["model_config"] == dataclasses.asdict(small_config(258, 64, 1, 32))
+
+
+def test_a_world_without_demonstrations_says_what_it_lacks(monkeypatch):
+    senior = {"senior": (1, 32, "senior", 0.5)}
+    for gives in (None, []):
+        monkeypatch.setattr(guess.Guess, "demo", lambda *_: gives)
+        with pytest.raises(run.Stop, match="its demo.* gives none; see envs/guess.py"):
+            sft.starting_points(sft.Config(env="guess"), envs.Batch("guess"), "cpu", senior)
+    monkeypatch.setattr(guess.Guess, "demo", lambda *_: [7])
+    with pytest.raises(run.Stop, match="give texts, but task 0 gave 7"):
+        sft.starting_points(sft.Config(env="guess"), envs.Batch("guess"), "cpu", senior)
+    monkeypatch.setattr(guess.Guess, "targets", {})
+    with pytest.raises(run.Stop, match="give it demo.. and targets, as envs/guess.py has"):
+        sft.starting_points(sft.Config(env="guess"), envs.Batch("guess"), "cpu", senior)
+    monkeypatch.delattr(guess, "make")
+    with pytest.raises(ValueError, match="envs/guess has no function make"):
+        envs.make("guess")
 
 
 def test_a_demonstrator_that_the_world_does_not_have_is_one_line():

@@ -72,7 +72,7 @@ def test_gsm8k_runs_on_a_jsonl(command):
     problems = [{"question": f"{a}+1?", "answer": f"<<{a}+1={a + 1}>>\n#### {a + 1}"}
                 for a in range(60)]
     Path("p.jsonl").write_text("\n".join(map(json.dumps, problems)))
-    args = "--method tandem --env gsm8k --data p.jsonl --steps 1 --max-new 8 --context 128"
+    args = "--method tandem --env gsm8k --data p.jsonl --steps 1 --max-new 24 --context 128"
     code, out, _ = command(*args.split())
     assert code == 0 and "--env gsm8k --seed 0 --data p.jsonl" in out  # the command to try next
 

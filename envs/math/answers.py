@@ -12,7 +12,7 @@ compare the trees, and the library sees the leaves only. So it never gets to say
 import re
 from fractions import Fraction
 
-from envs.gsm8k import read_number
+from envs.gsm8k import LONG, LONGEST as LONG_ENOUGH, read_number, rounds
 from envs.math.units import WORDS, split_unit
 
 LONGEST = 200  # characters of an answer; a longer one earns 0, unless its reference is long too
@@ -59,7 +59,8 @@ def close(boxes, begin, end):
 UNICODE = str.maketrans({
     "π": r"\pi ", "∞": r"\infty ", "×": "*", "·": "*", "⋅": "*", "−": "-", "–": "-",
     "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ",
-    "±": r"\pm ", "°": r"^\circ", "√": r"\sqrt ", "θ": r"\theta ", "∅": r"\emptyset ",
+    "±": r"\pm ", "°": r"^\circ ", "√": r"\sqrt ", "θ": r"\theta ", "∅": r"\emptyset ",
+    "≈": r"\approx ",
     "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}"})
 SIZES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}  # powers of ten
 GROUP = r"\{(?:[^{}]|\{[^{}]*\})*\}"  # braces, and braces within
@@ -73,6 +74,8 @@ PATTERNS = [(re.compile(pattern), new) for pattern, new in [
     (r", ?\\! ?|\{,\}", ""),  # thousands
     (r"\\!", ""),
     (r"\\[,;: ]|~|\\q?quad(?![a-zA-Z])", " "),
+    (r" ?; ?", ","),
+    (r"\\approx(?![a-zA-Z])", "="), (r"^ ?=", ""),
     (r"\\(?:left|right)\.", ""),
     (r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits)(?![a-zA-Z])", ""),
     (r"\\(?:text(?:bf|it|rm|sf|normal)?|mbox|hbox|mathrm|rm|operatorname) ?\{", r"\\text{"),
@@ -81,7 +84,11 @@ PATTERNS = [(re.compile(pattern), new) for pattern, new in [
     (r"\\text\{ ?([ei]) ?\}", r"\1"),  # upright: the constants, not units
     (r"(?<=[0-9]) ?(\\text\{)? ?(hundred|thousand|[mb]illion|trillion)(?![a-z]) ?(?(1)(\}?))",
      lambda m: f"*10^{SIZES[m[2]]}" + (r"\text{" if m[1] and not m[3] else "")),
-    (r"\\(?:mathbf|boldsymbol|bm|mathit|vec) ?\{([^{}]*)\}", r"\1"),
+    (r"\\(?:mathbf|boldsymbol|bm|mathit|vec) ?\{((?:[^{}]|\{[^{}]*\})*)\}", r"\1"),
+    (r"\\(?:bf|it|rm|sf|tt)(?![a-zA-Z])", ""),
+    (r"[(\[] ?\\begin\{array\} ?(?:\{[^{}]*\})?((?:.|\n)*?)\\end\{array\} ?[)\]]",
+     r"\\begin{pmatrix}\1\\end{pmatrix}"),
+    (r"\{([^{}]*)\\choose(?![a-zA-Z])([^{}]*)\}", r"\\binom{\1}{\2}"),
     (r"\\(?:l|r)brace(?![a-zA-Z])", lambda m: r"\{" if m[0][1] == "l" else r"\}"),
     (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
     (r"\\(le|ge|ne)q(?:slant)?(?![a-zA-Z])", r"\\\1"),
@@ -113,7 +120,7 @@ def normal(text):
 
 # ---- names ----
 
-VARIABLE = r"(?:[a-zA-Z]|\\[a-zA-Z]+)(?:_[0-9a-z])?"
+VARIABLE = r"(?:[a-zA-Z]|\\[a-zA-Z]+)(?:_[0-9a-z])?(?:\^\{-1\})?"
 TUPLE = rf"\({VARIABLE}(?:,{VARIABLE})*\)"
 NAMED = re.compile(rf"((?:{VARIABLE}(?:{TUPLE})?|{TUPLE})(?:=|\\in(?![a-zA-Z]))) ?([^=]+)")
 SAID = re.compile(r"((?:[a-zA-Z\\+|{} ]|\([0-9a-z,]+\)|_[0-9a-z])+=)([^=]+)")  # m+n=, f(2)=
@@ -130,6 +137,26 @@ def without_name(gold, said):
     if other and "=" not in gold:
         return gold, other[2]
     return gold, said
+
+
+RELATION = re.compile(r"(\\[lg][et](?![a-zA-Z]) ?|[<>])")
+LESS = {"<": "<", "\\lt": "<", "\\le": "<=", ">": ">", "\\gt": ">", "\\ge": ">="}
+
+
+def as_interval(text):
+    """"-1\\le k<2" -> "[-1,2)" and "x>3" -> "(3,\\infty)"; any other text as it is."""
+    parts = [part.strip() for part in RELATION.split(text)]
+    bounds, signs = parts[::2], [LESS[sign] for sign in parts[1::2]]
+    if not signs or len(signs) > 2 or len({sign[0] for sign in signs}) > 1:
+        return text
+    if signs[0][0] == ">":
+        bounds, signs = bounds[::-1], [sign.replace(">", "<") for sign in signs[::-1]]
+    at = next((i for i, name in enumerate(bounds) if re.fullmatch("[a-zA-Z]", name)), None)
+    if at is None or at != 1 and len(signs) == 2:
+        return text
+    below = f"{'[' if signs[0] == '<=' else '('}{bounds[0]}" if at else r"(-\infty"
+    above = f"{bounds[-1]}{']' if signs[-1] == '<=' else ')'}" if at < len(signs) else r"\infty)"
+    return f"{below},{above}"
 
 
 # ---- numbers ----
@@ -260,14 +287,16 @@ COMMANDS = set("""frac sqrt pi infty pm mp sin cos tan cot sec csc arcsin arccos
 PLAIN = re.compile(r"[-+*/^_=<>!|()\[\]{}.,0-9a-zA-Z\\ ]+")
 COMMAND = re.compile(r"\\([a-zA-Z]+|.)")
 # A power or a factorial that is too large to work out, and a name of several letters.
-ENDLESS = re.compile(r"\^.\^|\^\{[^{}]*\^.*\^|[0-9]\^\{[0-9]+\^|\^\{?[^{}]*[0-9]{5}|\*\*"
-                     r"|[0-9]{5}\)*!|!\)?!|[a-zA-Z]{5}|__")
+ENDLESS = re.compile(r"\^.\^|\^\{[^{}]*\^\{?[^{}]*\^|[0-9]\^\{[0-9]+\^|\^[-+(]*[0-9]{5}"
+                     r"|\^\{[^{}]*[0-9]{5}|\*\*|[0-9]{5}\)*!|!\)?!|[a-zA-Z]{5}|__")
 
 
 def open_questions(gold, said, depth=0):
     """What is left to ask before two normal texts are equal. []: nothing. None: they differ. Else
     [(some of gold, some of said)], texts of which each must find an equal one."""
     gold, said = without_name(gold, said)
+    if bool(RELATION.search(gold)) != bool(RELATION.search(said)):
+        gold, said = as_interval(gold), as_interval(said)
     (gold, unit), (said, other) = split_unit(gold), split_unit(said)
     gold, said = without_brackets(gold), without_brackets(said)
     if not gold or not said or (unit and other and unit != other):
@@ -275,7 +304,7 @@ def open_questions(gold, said, depth=0):
     if gold == said:
         return []
     values = number(gold), number(said)
-    if None not in values and values[0] == values[1]:
+    if None not in values and (values[0] == values[1] or stands_for(gold, said, *values)):
         return []
     kind, parts = parts_of(gold)
     kind_said, parts_said = parts_of(said)
@@ -287,6 +316,15 @@ def open_questions(gold, said, depth=0):
         return None
     compare = in_any_order if kind in ("list", "union") else in_order
     return compare(parts, parts_said, depth + 1)
+
+
+def stands_for(gold, said, value, value_said):
+    """A reference of six or more decimal places was rounded (0.6666666667): what it stands for
+    meets it (2/3), and what rounds it to six places or more."""
+    if not re.fullmatch(DECIMAL, gold):
+        return False
+    shown = len(said.partition(".")[2]) if re.fullmatch(DECIMAL, said) else LONG_ENOUGH
+    return shown >= LONG and rounds(value_said, shown, value)
 
 
 def in_order(golds, saids, depth):

@@ -5,9 +5,11 @@
     Minerva        {"problem" or "question", "solution" with a box, "answer" perhaps}
     OlympiadBench  {"question", "solution": [...], "final_answer": [...], ...}
     AIME, AMC      {"problem" or "question", "answer": a text or a number, "solution" perhaps}
+                   (also "expected_answer", OpenMath, and "answer_number", MGSM)
     GSM8K, SVAMP, ASDiv, MAWPS     as envs/gsm8k.py reads them
 
-Each becomes (problem, answer, solution); the solution is "" where the file has none.
+Each becomes (problem, answer, solution); the solution is "" where the file has none. A problem
+without an answer to compare with (a proof), or with options to choose from, is left out.
 """
 from decimal import Decimal
 
@@ -18,6 +20,10 @@ from envs.math.answers import last_box, normal
 
 WHERE = ("get the published jsonl of MATH, AIME, AMC, Minerva, OlympiadBench, DeepScaleR, GSM8K, "
          "SVAMP or MAWPS and pass --data PATH, or set MATH_DATA")
+
+
+ANSWERS = ("final_answer", "answer", "expected_answer", "answer_number")
+NO_ANSWER = {"proof", "notfound", "not found", "none", "n/a", "null", "nan"}
 
 
 # ---- a record ----
@@ -36,6 +42,8 @@ def read_problem(record):
     if last_box(answer) is not None:  # the field "answer" is a whole solution
         solution, answer = answer, ""
     answer = answer or (last_box(solution) or "").strip()
+    if any(record.get(name) for name in ("options", "choices")):
+        raise problems.NoAnswer("it has options to choose from, and only free answers are read")
     check(answer)
     return problem, answer, solution
 
@@ -66,8 +74,7 @@ def solution_of(record):
 
 def answer_of(record):
     """A text, a number, or a list of them; "" when there is none."""
-    value = next((record[name] for name in ("final_answer", "answer")
-                  if record.get(name) not in (None, "", [])), "")
+    value = next((record[name] for name in ANSWERS if record.get(name) not in (None, "", [])), "")
     parts = value if isinstance(value, list) else [value]
     return ", ".join(answer_text(part) for part in parts)
 
@@ -86,11 +93,11 @@ def answer_text(value):
 
 
 def check(answer):
-    """A reference that no reply could meet is refused."""
-    if not answer:
-        raise ValueError("no answer, and no solution with one in \\boxed{}")
+    """A reference that no reply could meet is none."""
+    if not answer or answer.lower() in NO_ANSWER:
+        raise problems.NoAnswer("no answer, and no solution with one in \\boxed{}")
     if not normal(answer) or last_box(f"\\boxed{{{answer}}}") != answer:
-        raise ValueError(f"the answer cannot stand in a box: {answer[:40]!r}")
+        raise problems.NoAnswer(f"the answer cannot stand in a box: {answer[:40]!r}")
 
 
 def read_file(path):

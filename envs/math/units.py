@@ -18,8 +18,18 @@ MORE = rf"((?:[*/]?\\text\{{[a-zA-Z./]+\}}(?:\^(?:{EXPONENT}))?)*)"  # m/s
 PART = re.compile(rf"([*/]?)\\text\{{([a-zA-Z./]+)\}}{POWER}")  # one of MORE
 PER = re.compile(r"/|(?<=[a-z])per(?=[a-z])")
 TEXT_UNIT = re.compile(rf"(.+?)\\text\{{([a-zA-Z./]+)\}}{POWER}{MORE}")
-PLAIN_UNIT = re.compile(rf"(.*[0-9)}} ])((?:square|cubic|sq)?(?:{KNOWN})s?){POWER}()")
-SIGNS = (("percent", re.compile(r"(.+?)\\?%")), ("degree", re.compile(r"(.+?)\^\\circ")),
+PER_UNIT = rf"(?:/(?:{KNOWN}|[hs]))?"  # km/h
+PLAIN_UNIT = re.compile(
+    rf"(.*[0-9)}} ])((?:square|cubic|sq)?(?:{KNOWN})s?{PER_UNIT}|(?<=[0-9] |.[0-9])m/s){POWER}()")
+# What a person counts, with no letter before it: 5 apples. Not 5 thirds, not 5 dozen.
+THINGS = re.compile(r"([^a-zA-Z\\]*[0-9])(?!\w*(?:third|fourth|quarter|fifth|sixth|seventh|eighth"
+                    r"|ninth|tenth|hundred|thousand|illion|halves|dozen|squared|cubed|factorial))"
+                    r"([a-zA-Z]{5,})()()")
+SCALE = r"(.+?)(?:\^\\circ(?:\\text\{ ?LETTER ?\}| ?LETTER)|\\text\{\^\\circ ?LETTER\})"
+SIGNS = (("percent", re.compile(r"(.+?)\\?%")),
+         ("celsius", re.compile(SCALE.replace("LETTER", "C"))),
+         ("fahrenheit", re.compile(SCALE.replace("LETTER", "F"))),
+         ("degree", re.compile(r"(.+?)\^\\circ")),
          ("dollar", re.compile(r"(?=-?\\?\$)(-?)\\?\$([0-9.].*)", re.DOTALL)))
 
 
@@ -33,7 +43,7 @@ def split_unit(text):
         if found := pattern.fullmatch(text):
             return "".join(found.groups()), unit
     text = text.replace(r"\$", "").replace("$", "")
-    found = TEXT_UNIT.fullmatch(text) or PLAIN_UNIT.fullmatch(text)
+    found = TEXT_UNIT.fullmatch(text) or PLAIN_UNIT.fullmatch(text) or THINGS.fullmatch(text)
     if not found:
         return text, ""
     more = PART.sub(lambda m: (m[1] or "*") + unit_name(m[2], m[3]), found[4])

@@ -8,9 +8,9 @@
 
 PATH (else $SEARCHQA_DATA) is a file of questions or a folder of them; files.py lists the formats
 and says how they are split. Searched are the paragraphs that come with the questions and a corpus:
-$SEARCHQA_CORPUS, else the files of the folder with "corpus" in their names. Search is BM25 by
-envs/lib/bm25.py; indexes are kept in $SEARCHQA_INDEX (else out/searchqa). A search takes
-milliseconds, so games need no pool.
+$SEARCHQA_CORPUS, else the files of the folder with "corpus" (or wiki-18, psgs_w100) in their
+names. Search is BM25 by envs/lib/bm25.py; indexes are kept in $SEARCHQA_INDEX (else out/searchqa).
+A search takes milliseconds, so games need no pool.
 
 Reward is 1 for an exact match with one of the golden answers; `score` and `f1` are the F1 of the
 best. Anything but the two actions uses up a turn. A passage is shown from the sentence that has

@@ -10,7 +10,8 @@
     TriviaQA    {"Data": [{"Question", "Answer": {"Value", "Aliases"},
                 "SearchResults": [{"Title", "Description"}]}]}
     NQ-open     {"question", "answer": []}
-    FlashRAG, Search-R1     {"question", "golden_answers": []}
+    FlashRAG, Search-R1     {"question", "golden_answers": []}; what FlashRAG puts into "metadata"
+                (type, context, supporting_facts) counts as the record's own
     SimpleDeepSearcher      {"Question", "answer": []}
     PopQA       {"question", "possible_answers": "a json list"}
     EVOUNA      {"question", "golden_answer": "one/another"}; a slash inside brackets parts nothing,
@@ -43,6 +44,9 @@ KINDS = (".json", ".jsonl", ".tsv", ".csv")
 # a word of a file's name -> split
 WORDS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid",
          "eval": "valid", "test": "test"}
+CORPORA = ("corpus", "wiki-18", "wiki18", "psgs_w100")  # a word of it in its name: a corpus
+QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+LISTED = re.compile(rf"\[\s*(?:{QUOTED})(?:[\s,]*(?:{QUOTED}))*\s*\]")  # a Python list in a table
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -135,11 +139,14 @@ def answers_of(record):
     elif isinstance(value, dict):  # TriviaQA
         value = {k.lower(): v for k, v in value.items()}
         value = [field(value, "value"), *optional(value, "aliases", list)]
+    if isinstance(value, str) and LISTED.fullmatch(value.strip()):
+        value = [text[1:-1].replace("\\'", "'") for text in re.findall(QUOTED, value)]
     value = value if isinstance(value, list) else [value]
     value = value + optional(record, "answer_aliases", list)
     if not all(part is None or isinstance(part, (str, int, float)) for part in value):
         raise ValueError(f"{name} is neither a text nor a list of texts")
-    found = [one_space(str(part)) for part in value if part is not None]
+    value = [("no", "yes")[part] if isinstance(part, bool) else part for part in value]
+    found = [one_space(str(part)) for part in value if part not in (None, "<unk>")]
     return tuple(dict.fromkeys(filter(None, found)))
 
 
@@ -191,6 +198,9 @@ def titles_of(record):
 
 def question_of(record, family):
     """ValueError when it is none."""
+    record = {**optional(record, "metadata", dict), **record}  # FlashRAG
+    if not {"question", "Question"} & record.keys() and {"contents", "text"} & record.keys():
+        raise ValueError("it is a passage and no question: set SEARCHQA_CORPUS to this file")
     text = one_space(field(record, "question" if "question" in record else "Question"))
     answers = answers_of(record)
     if not text or not answers:
@@ -204,6 +214,8 @@ def read_questions(path):
     """A file -> [Question]. ValueError in one line."""
     found, family = [], set_name(path)
     for number, record in enumerate(records(path), 1):
+        if record.get("answerable") is False:  # MuSiQue's full set
+            continue
         try:
             found.append(question_of(record, family))
         except ValueError as error:
@@ -232,7 +244,10 @@ def keeps_back(path):
     if split_in_name(path) != "test":
         return False
     first = next(records(path), None)
-    return first is not None and not any(first.get(name) for name in ANSWERS)
+    try:
+        return first is not None and not answers_of(first)
+    except ValueError:
+        return not any(first.get(name) for name in ANSWERS)
 
 
 def questions_of(folder):
@@ -280,16 +295,17 @@ def read_splits(path):
 # ---- corpora ----
 
 def corpus_files(path, named=""):
-    """The file named, else those of a folder with "corpus" in their names."""
+    """The file named, else those of a folder whose names say that they are a corpus."""
     if named or not os.path.isdir(path):
         return [named] if named else []
     return files_of(path, corpus=True)
 
 
 def files_of(folder, corpus):
-    """Its files of questions, or those of a corpus."""
+    """Its files of questions, or those of a corpus. 2Wiki's id_aliases.json is neither."""
     return [os.path.join(folder, name) for name in sorted(os.listdir(folder))
-            if name.lower().endswith(KINDS) and ("corpus" in name.lower()) == corpus]
+            if name.lower().endswith(KINDS) and "id_aliases" not in name.lower()
+            and any(word in name.lower() for word in CORPORA) == corpus]
 
 
 def read_corpus(path):
@@ -297,7 +313,9 @@ def read_corpus(path):
     number = 0
     for number, record in enumerate(records(path), 1):
         try:
-            if "text" in record:
+            if isinstance(record.get("text"), list):  # HotpotQA's abstracts: sentences
+                title, text = pair([record.get("title"), record["text"]])
+            elif "text" in record:
                 title, text = field(record, "title"), field(record, "text")
             else:
                 title, text = field(record, "contents").split("\n", 1)

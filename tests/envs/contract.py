@@ -92,7 +92,8 @@ def check_splits_are_disjoint(env):
     seen = {split: {" ".join(env.reset(task, split).split())
                     for task in some_tasks(env, split, 400)} for split in envs.SPLITS}
     for a, b in (("train", "valid"), ("train", "test"), ("valid", "test")):
-        assert not seen[a] & seen[b], f"{a} and {b} share {sorted(seen[a] & seen[b])[0]!r}"
+        assert not seen[a] & seen[b], (f"{a} and {b} share {sorted(seen[a] & seen[b])[0]!r}: draw a "
+                                       "task until envs.split_of(its text) is the split")
 
 
 def check_garbage_earns_nothing(env):

@@ -55,6 +55,9 @@ MUSIQUE = {"id": "2hop__1", "question": "Q?", "answer": "Nile",
            "answer_aliases": ["River Nile", "Nile"], "answerable": True, "paragraphs": [
     {"idx": 0, "title": "Nile", "paragraph_text": PASSAGE[1], "is_supporting": True},
     {"idx": 1, "title": "Po", "paragraph_text": "The Po is another.", "is_supporting": False}]}
+FLASH = {"id": "dev_0", "question": "Q?", "golden_answers": ["yes"], "metadata": {
+    "type": "comparison", "supporting_facts": {"title": ["Nile", "Nile"], "sent_id": [0, 1]},
+    "context": {"title": ["Nile"], "sentences": [SENTENCES]}}}
 TRIVIA = {"Question": "Q?", "QuestionId": "tc_1",
           "Answer": {"Value": "Nile", "Aliases": ["The Nile", "Nile"], "Type": "WikipediaEntity"},
           "EntityPages": [{"Title": "Nile", "Filename": "Nile.txt"}],
@@ -78,6 +81,7 @@ SETS = {
     "flashrag.jsonl": (
         '{"id": "test_0", "question": "Q?", "golden_answers": ["Nile"], "metadata": {}}\n',
         ("Nile",), "flashrag", (), []),
+    "flashrag_dev.jsonl": (json.dumps(FLASH), ("yes",), "comparison", ("Nile",), [PASSAGE]),
     "evouna.jsonl": ('{"id": "tq_1", "question": "Q?", "golden_answer": "Nile/The Nile"}\n',
                      ("Nile", "The Nile", "Nile/The Nile"), "evouna", (), []),
     "sds.json": (json.dumps([SDS], indent=4), ("Nile",), "musique", (), []),

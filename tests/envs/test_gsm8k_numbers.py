@@ -71,15 +71,27 @@ def test_references_are_numbers_in_more_ways(target, plain):
     assert read_problem({"Body": "a", "Question": "?", "Equation": "x", "Answer": target})
 
 
-@pytest.mark.parametrize("target", [
-    "5 apples", "five", "", "1e999999999", "1e99", 1e300, float("nan"), float("inf"), None, True,
-    [], "1/0", "3 4", "10,80"])
-def test_a_reference_that_is_none_is_named_with_file_and_line(target, tmp_path):
-    path = tmp_path / "m.jsonl"
+def with_target(path, target):
     lines = [{"input": "?", "target": 1}, {"input": "?", "target": target}]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+@pytest.mark.parametrize("target", [
+    "5 apples", "five", "", "1e999999999", "1e99", 1e300, float("nan"), float("inf"), "1/0", "3 4", "10,80"])
+def test_a_reference_that_is_no_number_is_left_out_and_named(target, tmp_path, capsys):
+    path = with_target(tmp_path / "m.jsonl", target)
+    assert read_jsonl(path) == [("?", "#### 1")]
+    said = capsys.readouterr().err
+    assert said.startswith(f"{path}: 1 of 2 problems are left out; the first is line 2: ")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("target", [None, True, []])
+def test_a_reference_of_another_kind_is_refused_with_file_and_line(target, tmp_path):
+    path = with_target(tmp_path / "m.jsonl", target)
     with pytest.raises(ValueError) as error:
-        read_jsonl(str(path))
+        read_jsonl(path)
     assert str(error.value).startswith(f"{path}, line 2: ") and "\n" not in str(error.value)
 
 

@@ -228,7 +228,6 @@ def test_a_byte_order_mark_and_other_line_ends(mark, end, tmp_path):
     (b'{"question": "a", "answer": "#### 4"}\n\n{"question": "caf\xe9", "answer": "#### 4"}\n', 3),
     (b'{"question": "a", "answer": "#### 4"}\n{"question": "a\x00b", "answer": "#### 4"}\n', 2),
     (b'{"question": "a", "answer": "#### 4"}\n{"question": "\xed\xa0\xbd", "answer": "#### 4"}', 2),
-    (b'{"question": "a", "answer": "#### 4"}\n{"question": "b", "answer": "#### 5 apples"}\n', 2),
     (b'{"question": "a", "answer": "#### 4"}\n{"question": " ", "answer": "#### 5"}\n', 2)])
 def test_the_line_is_named(content, place, tmp_path):
     path = tmp_path / "some.jsonl"

@@ -110,7 +110,20 @@ def test_a_box_is_counted_whether_right_or_wrong(small):
     ("5000000", r"5\text{ million}"), (r"5\text{ million}", "5,000,000"), (r"\$5 million", "5000000"),
     (r"2\text{ thousand dollars}", r"\$2000"), ("2 hundred", "200"), ("1.5 billion", "1500000000"),
     (r"x\ge2", r"x\geqslant 2"), (r"\frac12", r"{1 \over 2}"), (r"\frac12", "½"),
-    ("1/3", r"0.\overline{3}"), (r"-\frac16", r"-0.1\overline{6}"), (r"0.\bar{27}", "3/11")])
+    ("1/3", r"0.\overline{3}"), (r"-\frac16", r"-0.1\overline{6}"), (r"0.\bar{27}", "3/11"),
+    # units as people write them
+    ("700", r"700^\circ\text{C}"), (r"700\,\mathrm{^\circ C}", "700 °C"), ("700", "700 ° C"),
+    ("60", "60 km/h"), (r"60\text{ km/h}", "60 km/h"), ("20", "20 m/s"), (r"9.8\text{ m/s}^2", "9.8 m/s^2"),
+    ("5", "5 apples"), (r"5\text{ apples}", "5 Apples"),
+    # a rounded reference
+    ("0.6666666667", r"\frac{2}{3}"), ("0.6666666667", "0.666667"), ("-0.1666666667", "-1/6"),
+    # one set, written in two ways
+    (r"(3,\infty)", "x>3"), ("x>3", r"(3,\infty)"), (r"(-\infty,3]", r"a \leq 3"), ("[-1,2)", r"-1\le k<2"),
+    (r"[-1,-\frac{1}{2}]", r"-\frac12 \ge k \ge -1"), (r"(3,\infty)", "3 < x"), ("(-1,1)", "1>t>-1"),
+    # other spellings
+    ("1, 2", "1; 2"), (r"\binom{2n}{n}", r"{2n \choose n}"), ("f^{-1}(x)=2x", "2x"), ("5", r"\approx 5"),
+    ("5", r"x \approx 5"), ("5", "≈ 5"), ("5", r"{\bf 5}"), (r"\frac12", r"\mathbf{\frac12}"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\left[\begin{array}{cc}1&2\\3&4\end{array}\right]")])
 def test_equal_answers_are_right_without_the_library(gold, answer):
     assert rules(gold, answer)
 
@@ -125,7 +138,12 @@ WRONG = [
     (r"\infty", r"\frac{1}{0}"), (r"\infty", "oo"), (r"\infty", r"-\infty"), ("2", r"\pm 2"),
     ("2", r"2\mathrm{i}"), ("2", r"2\mathrm{e}"), ("5", r"5\text{ million}"), ("1,2,3", "1, 2, or"),
     (r"3\text{ m/s}", r"3\text{ km/h}"), (r"3\text{ m/s}", r"3\text{ m/s}^2"), ("1/3", r"0.\overline{4}"),
-    ("0", "x^2-4=0"), ("x+1", "y+1"), ("5", "\u0665"), ("5", "5." + "0" * 99 + "1"), ("5", "")]
+    ("0", "x^2-4=0"), ("x+1", "y+1"), ("5", "\u0665"), ("5", "5." + "0" * 99 + "1"), ("5", ""),
+    (r"45^\circ C", r"45^\circ F"), ("45", r"45^\circ B"), (r"60\text{ km/h}", "60 m/s"), ("3", "3 fifths"),
+    ("5", "5 dozen"), (r"5\text{ apples}", "5 pears and"), (r"5\text{ apples}", "5 oranges"),
+    ("0.6666666667", "0.67"), ("0.6667", r"\frac{2}{3}"), ("0.6666666667", "0.6666661"), ("0.0000001", "0"),
+    ("[1,2)", "1<x<2"), ("(1,2)", "1<x>2"), ("3", "x>3"), (r"(3,\infty)", "x<3"), ("(1,2)", "1<2"),
+    (r"(3,\infty)", "x>y"), ("(1,2)", "1;2"), ("f(0)+1", "1+f(1)"), ("x^2+10000x", "10000x-x^2")]
 
 
 @pytest.mark.parametrize("gold, answer", WRONG)
@@ -196,7 +214,8 @@ def test_each_published_answer_is_right_in_a_box(name):
     ({"question": "p", "solution": ["s"], "final_answer": ["$2$"], "unit": None}, "2"),
     ({"question": "p", "final_answer": ["1", "2"], "is_multiple_answer": True}, "1, 2"),
     ({"problem": "p", "answer": 33}, "33"), ({"problem": "p", "answer": "033"}, "033"),
-    ({"question": "p", "answer": 27.0}, "27"), ({"Problem": "p", "Answer": 0.5}, "0.5"),
+    ({"question": "p", "answer": None, "answer_number": 27}, "27"), ({"problem": "p", "expected_answer": "3"}, "3"),
+    ({"question": "p", "choices": [], "answer": 27.0}, "27"), ({"Problem": "p", "Answer": 0.5}, "0.5"),
     ({"question": "p", "answer": "a <<1+1=2>>2\n#### 1,080"}, "1,080"),
     ({"Body": "b", "Question": "q", "Equation": "( 2.0 )", "Answer": 2.0}, "2"),
     ({"input": "p", "target": 7.5}, "7.5")])
@@ -205,21 +224,57 @@ def test_every_format_is_read(record, answer):
 
 
 @pytest.mark.parametrize("line, complaint", [
-    ('{"problem": "p"}', "no answer"), ('{"solution": "\\\\boxed{1}"}', "no field 'problem'"),
-    ('{"problem": "p", "solution": "no box"}', "no answer"), ("7", "no object"), ("{", "column"),
+    ('{"solution": "\\\\boxed{1}"}', "no field 'problem'"), ("7", "no object"), ("{", "column"),
     ('{"problem": 5, "answer": 1}', "problem is no text"),
     ('{"problem": "p", "answer": true}', "no text and no number"),
     ('{"problem": "p", "answer": NaN}', "no number"),
-    ('{"problem": "p", "answer": "{"}', "in a box"),
-    ('{"problem": "p", "answer": {}}', "no text"),
-    ('{"problem": "p", "final_answer": null}', "no answer"),
-    ('{"question": "p", "answer": "#### four"}', "####")])
+    ('{"problem": "p", "answer": {}}', "no text")])
 def test_a_malformed_line_is_named_with_its_file(tmp_path, line, complaint):
     path = tmp_path / "bad.jsonl"
     path.write_text('{"problem": "p", "answer": 1}\n\n' + line + "\n")
     with pytest.raises(ValueError, match=f"line 3.*{complaint}") as error:
         envs.make("math", data=str(path))
     assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("line, why", [
+    ({"problem": "p"}, "no answer"), ({"problem": "p", "solution": "no box"}, "no answer"),
+    ({"problem": "p", "final_answer": None}, "no answer"), ({"problem": "p", "answer": "proof"}, "no answer"),
+    ({"problem": "p", "answer": "{"}, "in a box"), ({"question": "p", "answer": "#### four"}, "####"),
+    ({"question": "p", "choices": ["1", "2"], "answer": 1}, "options to choose from"),
+    ({"question": "p", "options": {"A": "1"}, "answer": "A"}, "options to choose from")])
+def test_a_problem_without_an_answer_to_compare_with_is_left_out_and_counted(tmp_path, capsys, line, why):
+    path = tmp_path / "some.jsonl"
+    path.write_text(f'{{"problem": "p", "answer": 1}}\n\n{json.dumps(line)}\n')
+    assert read_file(str(path)) == [("p", "1", "")]
+    said = capsys.readouterr().err
+    assert said.startswith(f"{path}: 1 of 2 problems are left out; the first is line 3: ") and why in said
+    path.write_text(json.dumps(line))
+    with pytest.raises(ValueError, match="line 1: "):
+        read_file(str(path))
+
+
+def test_a_folder_with_a_file_for_each_problem_or_json_lists(tmp_path, capsys):
+    """MATH as it was first published: train/algebra/1.json."""
+    for split, first in (("train", 0), ("test", 100)):
+        folder = tmp_path / "MATH" / split / "algebra"
+        folder.mkdir(parents=True)
+        for n in range(first, first + 60):
+            text = json.dumps({"problem": f"p {n}", "solution": f"\\boxed{{{n}}}"}, indent=1)
+            (folder / f"{n}.json").write_text(text)
+    env = envs.make("math", data=str(tmp_path / "MATH"))
+    assert env.tasks("test") == 60 and env.tasks("train") + env.tasks("valid") == 60
+    for split in ("train", "test"):
+        files = (tmp_path / "MATH" / split).rglob("*.json")
+        found = [json.loads(file.read_text()) for file in sorted(files)]
+        (tmp_path / f"{split}.json").write_text(json.dumps(found))
+    assert envs.make("math", data=str(tmp_path)).data == env.data
+    (tmp_path / "MATH/test/algebra/150.json").write_text("{")
+    with pytest.raises(ValueError, match="test, algebra/150.json|test, line"):
+        envs.make("math", data=str(tmp_path / "MATH"))
+    (tmp_path / "table.csv").write_text("problem,answer\n1,2\n")
+    with pytest.raises(ValueError, match="neither JSON lines nor a JSON list"):
+        read_file(str(tmp_path / "table.csv"))
 
 
 WRONG_VALUES = [None, True, 3, -0.5, float("nan"), 10**400, "", " ", "x", [], [[]], [None], {}]
@@ -284,6 +339,7 @@ def asks():
 
 def test_the_library_knows_more_equal_answers(asks):
     for gold, answer in [(r"3\sqrt{2}", r"\sqrt{18}"), ("2x+1", "1+2x"), ("2^{10}", "1024"),
+                         ("f(0)+1", "1+f(0)"), ("x^2+10000x", "10000x+x^2"), ("x^2-10201", "(x-101)(x+101)"),
                          ("(a+5)(b+2)", "ab+2a+5b+10"), ("6-5i", "-5i+6"),
                          (r"(3,\frac{\pi}{2})", r"(3,\pi/2)"), ("1, x+1", "1+x, 1"),
                          (r"\cot x", r"\frac{\cos x}{\sin x}"), (r"\frac{\sqrt3}{3}", r"1/\sqrt3")]:

@@ -259,8 +259,6 @@ def test_the_senior_shows_calculator_marks_and_the_junior_does_not(small):
     ('{"question": "a", "ans', "line 3"),
     ('{"question": "no answer"}', "line 3: no field 'answer'"),
     ('{"answer": "#### 4"}', "line 3: no field 'question'"),
-    ('{"question": "a", "answer": "four"}', "line 3: .*####"),
-    ('{"question": "a", "answer": "#### four"}', "line 3"),
     ('{"question": 5, "answer": "#### 4"}', "line 3"),
     ('{"question": "a", "answer": 4}', "line 3"), ("[1, 2]", "line 3"), ("7", "line 3"),
     ("null", "line 3"), ('"text"', "line 3")])

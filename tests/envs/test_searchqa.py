@@ -331,7 +331,7 @@ def test_the_command_plays_checks_and_measures(data):
 
 def test_atod_runs_from_end_to_end(command, data):
     code, out, err = command(*MOVING["atod"], "--env", "searchqa", "--data", data, "--level", "1",
-                             "--max-new", "6", "--threads", "1")
+                             "--max-new", "24", "--threads", "1")
     assert code == 0 and not errors(err) and "bridge" in out and len(metrics()) == 4
 
 

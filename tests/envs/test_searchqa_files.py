@@ -129,6 +129,41 @@ def test_only_a_slash_outside_of_brackets_parts_answers(gold, answers, tmp_path)
     assert question.answers == tuple(dict.fromkeys((*answers, gold)))
 
 
+@pytest.mark.parametrize("value, answers", [
+    (True, ("yes",)), (False, ("no",)), ([True], ("yes",)), ("['a b', \"c's\"]", ("a b", "c's")),
+    ("['it\\'s' 'b']", ("it's", "b")), ('["a", "b"]', ("a", "b")), ("[sic]", ("[sic]",)),
+    ("['a'] and b", ("['a'] and b",)), ({"value": "Nile", "aliases": ["<unk>"]}, ("Nile",))])
+def test_answers_as_tables_and_other_programs_write_them(value, answers, tmp_path):
+    path = tmp_path / "odd.jsonl"
+    path.write_text(json.dumps({"question": "Q?", "answer": value}))
+    assert files.read_questions(str(path))[0].answers == answers
+
+
+def test_questions_that_have_no_answer_in_their_passages_are_left_out(tmp_path):
+    path = tmp_path / "musique_full_dev.jsonl"
+    lines = [{"question": f"{n}?", "answer": "a", "answerable": n > 1} for n in range(4)]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert [q.text for q in files.read_questions(str(path))] == ["2?", "3?"]
+
+
+def test_a_corpus_among_the_questions_is_known_by_its_name_or_named(tmp_path):
+    folder = write(tmp_path / "nq", nq_train=[f"q {i}" for i in range(50)], nq_test=["t"])
+    passage = json.dumps({"id": "1", "contents": '"Nile"\nA river.'})
+    for name in ("wiki-18.jsonl", "psgs_w100.jsonl"):
+        (tmp_path / "nq" / name).write_text(passage)
+    (tmp_path / "nq/id_aliases.json").write_text('{"Q_id": "Q1", "aliases": []}')
+    assert split_texts(folder)["test"] == {"t"}
+    assert files.corpus_files(folder) == [f"{folder}/psgs_w100.jsonl", f"{folder}/wiki-18.jsonl"]
+    (tmp_path / "nq/pages.jsonl").write_text(passage)
+    assert "set SEARCHQA_CORPUS to this file" in refused(folder)
+
+
+def test_a_passage_may_be_a_list_of_sentences(tmp_path):
+    path = tmp_path / "abstracts.jsonl"
+    path.write_text(json.dumps({"title": "Nile", "text": ["It is a river.", " It flows."]}))
+    assert list(files.read_corpus(str(path))) == [("Nile", "It is a river. It flows.")]
+
+
 def test_a_corpus_without_passages_is_refused(tmp_path):
     for text in ("", "\n", "[]", "title\ttext\n"):
         (tmp_path / "c.json").write_text(text)
@@ -175,6 +210,8 @@ def test_a_published_test_without_answers_is_left_out(tmp_path, capsys):
     assert capsys.readouterr().err == f"searchqa: {closed} has no answers and is left out\n"
     closed.write_text("[{")  # broken is not the same as without answers
     assert "after record 0" in refused(folder)
+    closed.write_text(json.dumps([{"question": "Q?", "answer": {"value": "<unk>", "aliases": []}}]))  # TriviaQA's
+    assert split_texts(folder)["test"] == set(dev)
     (tmp_path / "alone").mkdir()
     closed.rename(tmp_path / "alone/test.json").write_text('{"question": "Q?"}')
     assert "holds no question files with answers" in refused(tmp_path / "alone")
