@@ -161,6 +161,7 @@ def warm_recipe(cfg, env, tok, layers, width, skill, target):
             "model": dataclasses.asdict(small_config(tok.n_vocab, context, layers, width)),
             "skill": skill, "target": target if target >= 0 else env.first.targets[skill],
             "warm_steps": cfg.warm_steps or env.first.warm_steps,
+            "max_new": cfg.max_new or env.first.max_new,
             "lr": cfg.sft_lr, "rows": cfg.sft_rows, "seed": cfg.seed,
             "data": env.first.fingerprint(), "rules": env.rules(skill),
             "demos": hashlib.sha256(repr(demos).encode()).hexdigest()}
@@ -172,10 +173,12 @@ def check_demos(cfg, env, tok, skill, demos):
         raise run.Stop(f"{cfg.env} has no demonstrations of skill {skill!r}: its demo() gives none; "
                        "see envs/guess.py")
     new = cfg.max_new or env.first.max_new
+    # the end of a turn is a token too, but one that a cut does no harm to
     longest = [max(len(tok.encode_turn("assistant", text)) for text in texts) for texts in demos]
-    if min(longest) > new:
+    shortest = min(longest) - 1
+    if shortest > new:
         raise run.Stop(f"a turn of {cfg.env} may take {new} tokens, its demonstrations take "
-                       f"{min(longest)} and more; raise --max-new")
+                       f"{shortest} and more; raise --max-new")
 
 
 def train_warm(recipe, data="", device="cpu", position=0):
@@ -200,7 +203,7 @@ def train_warm(recipe, data="", device="cpu", position=0):
             done += 1
             bar.update()
             if done % 25 == 0 or (accuracy > near and done % 5 == 0) or done == limit:
-                solo, accuracy = success_rate(sampler, env, tok, recipe["seed"])
+                solo, accuracy = success_rate(sampler, env, tok, recipe["seed"], recipe["max_new"])
                 bar.set_postfix(loss=f"{stats['loss']:.3f}", solo=f"{solo:.2f}",
                                 worst=f"{accuracy:.2f}", target=target)
                 if accuracy >= target:

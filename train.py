@@ -47,6 +47,9 @@ METHODS = {"sft": (sft, sft.Config), "grpo": (grpo, grpo.Config), "tandem": (tan
            "opd": (atod, atod.OPD)}
 
 
+RESUME = ("--resume", "--out")  # all that a run that goes on needs
+
+
 # ---- options ----
 
 def read_options(argv):
@@ -58,7 +61,8 @@ def read_options(argv):
         raise SystemExit(0)
     stored = run.read_config(typed.out) if typed.resume and typed.out else None
     name = typed.method or (stored["method"] if stored else "tandem")
-    if typed.resume and stored is None and typed.out and not typed.method:
+    others = [x for x in argv if x.startswith("--") and x.split("=")[0] not in RESUME]
+    if typed.resume and typed.out and stored is None and not others:
         raise run.Stop(f"{typed.out} holds no run yet; give the whole command, with --method")
     if name not in METHODS:
         raise run.Stop(f"unknown method {name!r}; one of: {' '.join(METHODS)}")

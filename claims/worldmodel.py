@@ -237,7 +237,7 @@ def memory_figure(found, path):
     left.set_ylim(low, high + 0.2 * (high - low))  # room for the names
     left.set(ylabel="obs.F1, strict - stateless", xlabel="observations in view, H = 9",
              xticks=range(len(found)), xticklabels=[WINDOWS[compare] for compare in found])
-    right.set(xlabel="observations since a room was in view", xticks=range(len(AGES)),
+    right.set(xlabel="observations since a room was seen", xticks=range(len(AGES)),
               xticklabels=AGES)
     plot.title(fig, "What a state remembers beyond the window")
     plot.save(plt, path)

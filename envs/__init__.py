@@ -211,10 +211,17 @@ class Batch:
 
     def rules(self, skill):
         """A hash of what the world says to its first demonstrations and what they earn: a world
-        that you edited has another. "" where games are played in processes of their own: such an
-        engine is a package, and slow."""
+        that you edited has another. "" where games are played in processes of their own (such an
+        engine is a package, and slow), and where the same words are not answered alike twice."""
         if self.pool:
             return ""
+        first, again = (repr(self.heard(skill)) for _ in range(2))
+        if first != again:
+            return ""
+        return hashlib.sha256(first.encode(errors="replace")).hexdigest()
+
+    def heard(self, skill):
+        """What up to 20 demonstrations are told -> [(observation, reward, done, success)]"""
         heard = []
         for task in range(min(20, self.first.tasks("train") or 20)):
             _, answers = demonstration(self.first, task, "train", 0, skill)
@@ -223,12 +230,13 @@ class Batch:
                 heard.append((step.observation, step.reward, step.done, step.info.get("success")))
                 if step.done:
                     break
-        return hashlib.sha256(repr(heard).encode(errors="replace")).hexdigest()
+        return heard
 
 
 def demonstration(env, task, split, seed, skill):
     observation = env.reset(task, split)
     answers = env.demo(random.Random(f"demo {seed} {skill} {task}"), skill)
+    answers = None if answers is None else list(answers)
     for text in (observation, *(answers or [])):
         if not isinstance(text, str):
             raise ValueError(f"reset() and demo() give texts, but task {task} gave {text!r}")

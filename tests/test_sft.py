@@ -3,6 +3,7 @@ import dataclasses
 import functools
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -242,6 +243,9 @@ def test_a_warm_start_depends_on_everything_that_makes_it_and_on_nothing_else(
     monkeypatch.setattr(guess.Guess, "step", lambda self, text: dataclasses.replace(
         step(self, text), observation="higher"))  # the demonstrations are the same, the answers not
     assert path(env="guess") != before
+    monkeypatch.setattr(guess.Guess, "step", lambda self, text: dataclasses.replace(
+        step(self, text), observation=str(random.random())))  # never the same: nothing to compare
+    assert path(env="guess") == path(env="guess")
 
 
 def test_a_warm_start_ends_at_its_target_or_gives_up_with_what_it_has(monkeypatch):

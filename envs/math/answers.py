@@ -74,8 +74,7 @@ PATTERNS = [(re.compile(pattern), new) for pattern, new in [
     (r", ?\\! ?|\{,\}", ""),  # thousands
     (r"\\!", ""),
     (r"\\[,;: ]|~|\\q?quad(?![a-zA-Z])", " "),
-    (r" ?; ?", ","),
-    (r"\\approx(?![a-zA-Z])", "="), (r"^ ?=", ""),
+    (r"(?<!\\not)\\approx(?![a-zA-Z])", "="), (r"^ ?=", ""),
     (r"\\(?:left|right)\.", ""),
     (r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits)(?![a-zA-Z])", ""),
     (r"\\(?:text(?:bf|it|rm|sf|normal)?|mbox|hbox|mathrm|rm|operatorname) ?\{", r"\\text{"),
@@ -86,8 +85,8 @@ PATTERNS = [(re.compile(pattern), new) for pattern, new in [
      lambda m: f"*10^{SIZES[m[2]]}" + (r"\text{" if m[1] and not m[3] else "")),
     (r"\\(?:mathbf|boldsymbol|bm|mathit|vec) ?\{((?:[^{}]|\{[^{}]*\})*)\}", r"\1"),
     (r"\\(?:bf|it|rm|sf|tt)(?![a-zA-Z])", ""),
-    (r"[(\[] ?\\begin\{array\} ?(?:\{[^{}]*\})?((?:.|\n)*?)\\end\{array\} ?[)\]]",
-     r"\\begin{pmatrix}\1\\end{pmatrix}"),
+    (r"[(\[] ?\\begin\{array\} ?(?:\{[^{}]*\})?((?:[^\\]|\\(?!(?:begin|end)\{array\}))*)"
+     r"\\end\{array\} ?[)\]]", r"\\begin{pmatrix}\1\\end{pmatrix}"),
     (r"\{([^{}]*)\\choose(?![a-zA-Z])([^{}]*)\}", r"\\binom{\1}{\2}"),
     (r"\\(?:l|r)brace(?![a-zA-Z])", lambda m: r"\{" if m[0][1] == "l" else r"\}"),
     (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
@@ -120,9 +119,9 @@ def normal(text):
 
 # ---- names ----
 
-VARIABLE = r"(?:[a-zA-Z]|\\[a-zA-Z]+)(?:_[0-9a-z])?(?:\^\{-1\})?"
+VARIABLE = r"(?:[a-zA-Z]|\\[a-zA-Z]+)(?:_[0-9a-z])?"
 TUPLE = rf"\({VARIABLE}(?:,{VARIABLE})*\)"
-NAMED = re.compile(rf"((?:{VARIABLE}(?:{TUPLE})?|{TUPLE})(?:=|\\in(?![a-zA-Z]))) ?([^=]+)")
+NAMED = re.compile(rf"((?:{VARIABLE}(?:(?:\^\{{-1\}})?{TUPLE})?|{TUPLE})(?:=|\\in(?![a-zA-Z]))) ?([^=]+)")
 SAID = re.compile(r"((?:[a-zA-Z\\+|{} ]|\([0-9a-z,]+\)|_[0-9a-z])+=)([^=]+)")  # m+n=, f(2)=
 
 
@@ -151,9 +150,10 @@ def as_interval(text):
         return text
     if signs[0][0] == ">":
         bounds, signs = bounds[::-1], [sign.replace(">", "<") for sign in signs[::-1]]
-    at = next((i for i, name in enumerate(bounds) if re.fullmatch("[a-zA-Z]", name)), None)
-    if at is None or at != 1 and len(signs) == 2:
+    names = [i for i, name in enumerate(bounds) if re.fullmatch("[a-df-hj-zA-Z]", name)]
+    if len(names) != 1 or "," in text or (len(signs) == 2 and names != [1]):
         return text
+    at, = names
     below = f"{'[' if signs[0] == '<=' else '('}{bounds[0]}" if at else r"(-\infty"
     above = f"{bounds[-1]}{']' if signs[-1] == '<=' else ')'}" if at < len(signs) else r"\infty)"
     return f"{below},{above}"
@@ -200,7 +200,7 @@ def number(text):
 
 # ---- parts ----
 
-TOKEN = re.compile(r"\\[{}]|\\[a-zA-Z]+|\\.|[()\[\]{},]", re.DOTALL)
+TOKEN = re.compile(r"\\[{}]|\\[a-zA-Z]+|\\.|[()\[\]{},;]", re.DOTALL)
 MATRIX = re.compile(r"\\begin\{([pb]matrix)\}(.*)\\end\{[pb]matrix\}", re.DOTALL)
 THOUSANDS = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 LEADING_ZERO = re.compile(r"0[0-9]")
@@ -272,7 +272,8 @@ def parts_of(text):
 
 
 def parts_list(text):
-    pieces = split(text, ",")
+    pieces = split(text, ";")
+    pieces = split(text, ",") if len(pieces) == 1 else pieces
     if THOUSANDS.fullmatch(text) and any(LEADING_ZERO.match(piece) for piece in pieces):
         pieces = [text]  # 12,000 is one number; 128,256 may be two
     return "list", [part for piece in pieces for part in either_sign(piece)]
@@ -324,7 +325,8 @@ def stands_for(gold, said, value, value_said):
     if not re.fullmatch(DECIMAL, gold):
         return False
     shown = len(said.partition(".")[2]) if re.fullmatch(DECIMAL, said) else LONG_ENOUGH
-    return shown >= LONG and rounds(value_said, shown, value)
+    near = abs(value - value_said) <= abs(value) / 10**5
+    return near and shown >= LONG and rounds(value_said, shown, value)
 
 
 def in_order(golds, saids, depth):

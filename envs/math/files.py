@@ -23,7 +23,7 @@ WHERE = ("get the published jsonl of MATH, AIME, AMC, Minerva, OlympiadBench, De
 
 
 ANSWERS = ("final_answer", "answer", "expected_answer", "answer_number")
-NO_ANSWER = {"proof", "notfound", "not found", "none", "n/a", "null", "nan"}
+NO_ANSWER = {"proof", "notfound", "not found", "none", "n/a"}
 
 
 # ---- a record ----

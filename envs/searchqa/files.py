@@ -45,6 +45,7 @@ KINDS = (".json", ".jsonl", ".tsv", ".csv")
 WORDS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid",
          "eval": "valid", "test": "test"}
 CORPORA = ("corpus", "wiki-18", "wiki18", "psgs_w100")  # a word of it in its name: a corpus
+FLASH = ("type", "context", "supporting_facts")  # of a record's metadata
 QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 LISTED = re.compile(rf"\[\s*(?:{QUOTED})(?:[\s,]*(?:{QUOTED}))*\s*\]")  # a Python list in a table
 PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -140,7 +141,7 @@ def answers_of(record):
         value = {k.lower(): v for k, v in value.items()}
         value = [field(value, "value"), *optional(value, "aliases", list)]
     if isinstance(value, str) and LISTED.fullmatch(value.strip()):
-        value = [text[1:-1].replace("\\'", "'") for text in re.findall(QUOTED, value)]
+        value = [re.sub(r"\\(.)", r"\1", text[1:-1]) for text in re.findall(QUOTED, value)]
     value = value if isinstance(value, list) else [value]
     value = value + optional(record, "answer_aliases", list)
     if not all(part is None or isinstance(part, (str, int, float)) for part in value):
@@ -198,7 +199,9 @@ def titles_of(record):
 
 def question_of(record, family):
     """ValueError when it is none."""
-    record = {**optional(record, "metadata", dict), **record}  # FlashRAG
+    if isinstance(record.get("metadata"), dict):  # FlashRAG
+        own = {name: record["metadata"].get(name) for name in FLASH}
+        record = {**own, **record}
     if not {"question", "Question"} & record.keys() and {"contents", "text"} & record.keys():
         raise ValueError("it is a passage and no question: set SEARCHQA_CORPUS to this file")
     text = one_space(field(record, "question" if "question" in record else "Question"))

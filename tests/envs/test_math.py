@@ -15,7 +15,7 @@ import pytest
 import envs
 from conftest import REPO
 from contract import check_env
-from envs.math import library, no_library
+from envs.math import library, no_library, units
 from envs.math.answers import judge, last_box, normal, open_questions
 from envs.math.files import read_file, read_problem
 
@@ -140,7 +140,10 @@ WRONG = [
     (r"3\text{ m/s}", r"3\text{ km/h}"), (r"3\text{ m/s}", r"3\text{ m/s}^2"), ("1/3", r"0.\overline{4}"),
     ("0", "x^2-4=0"), ("x+1", "y+1"), ("5", "\u0665"), ("5", "5." + "0" * 99 + "1"), ("5", ""),
     (r"45^\circ C", r"45^\circ F"), ("45", r"45^\circ B"), (r"60\text{ km/h}", "60 m/s"), ("3", "3 fifths"),
-    ("5", "5 dozen"), (r"5\text{ apples}", "5 pears and"), (r"5\text{ apples}", "5 oranges"),
+    ("5", "5 dozen"), ("5", "5 Thirds"), ("5", "5 pairs"), ("5", "5 minus"), ("2", "2abcde"), ("3", "3xyzab"),
+    (r"5\text{ apples}", "5 pears and"), (r"5\text{ apples}", "5 oranges"),
+    ("0.000001", "0.0000005"), ("0.000012", "0.0000123"), ("5", "x^{-1}=5"), ("1234", "1; 234"), ("12000", "12;000"),
+    ("5", r"x\not\approx 5"), ("(0,1)", "0<e<1"), (r"(3,\infty)", "i>3"), (r"(-\infty,b)", "b>a"), ("(1,2,3)", "1<x<2,3"),
     ("0.6666666667", "0.67"), ("0.6667", r"\frac{2}{3}"), ("0.6666666667", "0.6666661"), ("0.0000001", "0"),
     ("[1,2)", "1<x<2"), ("(1,2)", "1<x>2"), ("3", "x>3"), (r"(3,\infty)", "x<3"), ("(1,2)", "1<2"),
     (r"(3,\infty)", "x>y"), ("(1,2)", "1;2"), ("f(0)+1", "1+f(1)"), ("x^2+10000x", "10000x-x^2")]
@@ -176,6 +179,14 @@ def test_hostile_answers_are_wrong_and_fast_without_the_library():
             began = time.monotonic()
             assert not judge(gold, reply, no_library)[0], (gold, reply[:40])
             assert time.monotonic() - began < 2.5, (gold, reply[:40])
+
+
+def test_long_texts_take_no_longer_than_their_length():
+    for piece in ("5", r"(\begin{array}", "1;", r"x\approx", "[1<", r"5^\circ", "5 km/", r"{\bf", "5 apples"):
+        text = piece * (100_000 // len(piece))
+        began = time.process_time()
+        units.split_unit(normal(text))
+        assert time.process_time() - began < 10, piece  # seconds here; the slow ones took hours
 
 
 def test_any_text_at_all_is_judged():

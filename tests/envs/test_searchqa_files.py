@@ -139,6 +139,13 @@ def test_answers_as_tables_and_other_programs_write_them(value, answers, tmp_pat
     assert files.read_questions(str(path))[0].answers == answers
 
 
+@pytest.mark.parametrize("metadata", ["from web", ["web"], None, {"possible_answers": '["c"]', "answer_aliases": ["d"]}])
+def test_what_metadata_holds_besides_does_not_count(metadata, tmp_path):
+    path = tmp_path / "web.jsonl"
+    path.write_text(json.dumps({"question": "Q?", "answer": "a", "metadata": metadata}))
+    assert files.read_questions(str(path))[0] == files.Question("Q?", ("a",), "web", (), [])
+
+
 def test_questions_that_have_no_answer_in_their_passages_are_left_out(tmp_path):
     path = tmp_path / "musique_full_dev.jsonl"
     lines = [{"question": f"{n}?", "answer": "a", "answerable": n > 1} for n in range(4)]
