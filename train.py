@@ -47,9 +47,6 @@ METHODS = {"sft": (sft, sft.Config), "grpo": (grpo, grpo.Config), "tandem": (tan
            "opd": (atod, atod.OPD)}
 
 
-RESUME = ("--resume", "--out")  # all that a run that goes on needs
-
-
 # ---- options ----
 
 def read_options(argv):
@@ -61,7 +58,8 @@ def read_options(argv):
         raise SystemExit(0)
     stored = run.read_config(typed.out) if typed.resume and typed.out else None
     name = typed.method or (stored["method"] if stored else "tandem")
-    others = [x for x in argv if x.startswith("--") and x.split("=")[0] not in RESUME]
+    same = [run.flag(name) for name in resume.MAY_CHANGE]  # options that do not say which run it is
+    others = [x for x in argv if x.startswith("--") and x.split("=")[0] not in same]
     if typed.resume and typed.out and stored is None and not others:
         raise run.Stop(f"{typed.out} holds no run yet; give the whole command, with --method")
     if name not in METHODS:
