@@ -242,7 +242,7 @@ def reinforce(cfg, env, device, start):
         advantage = grpo.group_advantages(rewards, valid=valid).flatten()[rows.episode]
         grpo.update(model, optimizer, rows, rows.mask.float(), advantage, how)
     return sft.go_on(cfg, env, device, start, "teacher: reward", update, how.lr, LIMIT,
-                 cfg.teacher_target)
+                     cfg.teacher_target)
 
 
 def spoil(cfg, env, device, start):
@@ -253,7 +253,7 @@ def spoil(cfg, env, device, start):
                                         cfg.student_player, model.cfg.context, device)
         sft.update(model, optimizer, *batch)
     return sft.go_on(cfg, env, device, start, "student: bad habits", update, HABIT_LR,
-                 cfg.student_habits)
+                     cfg.student_habits)
 
 
 # ---- the method: setup, step, look, report, show ----
@@ -349,7 +349,8 @@ def report(r):
     for when, found in strips.items():
         won = "won" if found["won"] else "lost"
         print(f"\n{cfg.final_split} task 0 {when} training, {won}: what the student was told, what "
-              f"it did, and the weight of the teacher's word (T-DUR)\n{weighed_text(found['turns'])}")
+              "it did, and the weight of the teacher's word (T-DUR)")
+        print(weighed_text(found["turns"]))
     print("\nof the updates " + ", ".join(f"{name[5:]} {x:.0f} s" for name, x in times.items()))
     run.print_next(r, "opd" if cfg.method == "atod" else "atod")
 

@@ -82,10 +82,9 @@ def demonstration_row(env, tok, task, split, seed, skill, context):
     prose = int(env.first.prose)
     ids = tok.encode_turn("user", observation, first=True)
     mask = [0] + [prose] * (len(ids) - 1)
-    for answer in answers or []:
+    for answer, step in envs.replay(env.first, answers):
         said = tok.encode_turn("assistant", answer)
         ids, mask = ids + said, mask + [1] * len(said)
-        step = env.first.step(answer)
         if step.done:
             break
         heard = tok.encode_turn("user", step.observation)
@@ -170,8 +169,8 @@ def warm_recipe(cfg, env, tok, layers, width, skill, target):
 def check_demos(cfg, env, tok, skill, demos):
     """Stop where no demonstration can be learned or said."""
     if not demos:
-        raise run.Stop(f"{cfg.env} has no demonstrations of skill {skill!r}: its demo() gives none; "
-                       "see envs/guess.py")
+        raise run.Stop(f"{cfg.env} has no demonstrations of skill {skill!r}: its demo() gives "
+                       "none; see envs/guess.py")
     new = cfg.max_new or env.first.max_new
     # the end of a turn is a token too, but one that a cut does no harm to
     longest = [max(len(tok.encode_turn("assistant", text)) for text in texts) for texts in demos]
@@ -240,7 +239,7 @@ def finished(cfg, env, device, start, role, finish, settings):
     return cached(recipe, functools.partial(finish, cfg, env, device, start), cfg.cache)
 
 
-def success_rate(sampler, env, tok, seed, max_new=0):
+def success_rate(sampler, env, tok, seed, max_new):
     """On sampled valid tasks -> success, and the success that must reach the target: in a world of
     every_family, the worst family's (a senior must know both notations)."""
     problems = 256 if env.first.max_turns * env.first.max_new < 200 else 32

@@ -225,12 +225,18 @@ class Batch:
         heard = []
         for task in range(min(20, self.first.tasks("train") or 20)):
             _, answers = demonstration(self.first, task, "train", 0, skill)
-            for answer in answers or []:
-                step = self.first.step(answer)
-                heard.append((step.observation, step.reward, step.done, step.info.get("success")))
-                if step.done:
-                    break
+            heard += [(step.observation, step.reward, step.done, step.info.get("success"))
+                      for _, step in replay(self.first, answers)]
         return heard
+
+
+def replay(env, answers):
+    """Say the answers of a demonstration -> (answer, its Step), one at a time, until it is over."""
+    for answer in answers or []:
+        step = env.step(answer)
+        yield answer, step
+        if step.done:
+            return
 
 
 def demonstration(env, task, split, seed, skill):

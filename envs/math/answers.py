@@ -121,7 +121,8 @@ def normal(text):
 
 VARIABLE = r"(?:[a-zA-Z]|\\[a-zA-Z]+)(?:_[0-9a-z])?"
 TUPLE = rf"\({VARIABLE}(?:,{VARIABLE})*\)"
-NAMED = re.compile(rf"((?:{VARIABLE}(?:(?:\^\{{-1\}})?{TUPLE})?|{TUPLE})(?:=|\\in(?![a-zA-Z]))) ?([^=]+)")
+CALLED = rf"(?:\^\{{-1\}})?{TUPLE}"  # f(x), f^{-1}(x)
+NAMED = re.compile(rf"((?:{VARIABLE}(?:{CALLED})?|{TUPLE})(?:=|\\in(?![a-zA-Z]))) ?([^=]+)")
 SAID = re.compile(r"((?:[a-zA-Z\\+|{} ]|\([0-9a-z,]+\)|_[0-9a-z])+=)([^=]+)")  # m+n=, f(2)=
 
 

@@ -23,9 +23,10 @@ PLAIN_UNIT = re.compile(
     rf"(.*[0-9)}} ])((?:square|cubic|sq)?(?:{KNOWN})s?{PER_UNIT}|(?<=[0-9] |.[0-9])m/s){POWER}()")
 # What a person counts, with no letter before it: 5 apples. Not 5 thirds, not 5 dozen.
 THINGS = re.compile(
-    r"([^a-zA-Z\\]*[0-9])(?![a-z]*(?:half|halves|third|quarter|fourth|fifth|sixth|eighth|ninth|nth|elfth"
-    r"|ieth|undred|ousand|illion|dozen|score|pair|couple|lakh|crore|gross|googol|minus|plus|times"
-    r"|cos))([a-z]{4,}s)()()", re.IGNORECASE)
+    r"([^a-zA-Z\\]*[0-9])"
+    r"(?![a-z]*(?:half|halves|third|quarter|fourth|fifth|sixth|eighth|ninth|nth|elfth|ieth|undred"
+    r"|ousand|illion|dozen|score|pair|couple|lakh|crore|gross|googol|minus|plus|times|cos))"
+    r"([a-z]{4,}s)()()", re.IGNORECASE)
 SCALE = r"(.+?)(?:\^\\circ(?:\\text\{ ?LETTER ?\}| ?LETTER)|\\text\{\^\\circ ?LETTER\})"
 SIGNS = (("percent", re.compile(r"(.+?)\\?%")),
          ("celsius", re.compile(SCALE.replace("LETTER", "C"))),
