@@ -5,6 +5,7 @@
     python reproduce.py tandem               # ten seeds -> out/reproduce/tandem/
     python reproduce.py worldmodel
     python reproduce.py worldmodel --compare window1      # one observation in view, not four
+    python reproduce.py worldmodel --compare games --seeds 5      # a planner plays with each model
     python reproduce.py worldmodel --seeds 3 --env textworld      # or scienceworld
     python reproduce.py atod
     python reproduce.py atod --seeds 3 --compare tdur     # when T-DUR's weights matter
@@ -21,6 +22,7 @@ import sys
 
 import claims
 import claims.atod
+import claims.games
 import claims.realworlds
 import claims.tandem
 import claims.worldmodel
@@ -37,10 +39,11 @@ def read_arguments(argv):
     parser.add_argument("--first-seed", type=int, default=101, help="they count from here [101]")
     parser.add_argument("--quick", action="store_true", help="fewer seeds, arms: 10 to 30 minutes")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a thread each [2]")
-    comparisons = [*claims.worldmodel.COMPARISONS, "memory", "tdur"]
-    parser.add_argument("--compare", default="paper", choices=comparisons,
+    of_worlds = (*claims.worldmodel.COMPARISONS, "games", "memory")
+    parser.add_argument("--compare", default="paper", choices=[*of_worlds, "tdur"],
                         help="worldmodel: another window (unbounded: all), short: a short warm "
-                             "start, memory: all windows; atod: tdur: when weights matter [paper]")
+                             "start, games: a planner plays, memory: all windows; atod: tdur: "
+                             "when weights matter [paper]")
     parser.add_argument("--env", default="house", choices=["house", *claims.realworlds.PAPER],
                         help="worldmodel: on which world [house]")
     parser.add_argument("--tune", action="store_true",
@@ -60,7 +63,7 @@ def read_arguments(argv):
         parser.error("--quick is for a paper's own comparison")
     if args.compare == "memory" and not args.redraw:
         parser.error("--compare memory draws what the comparisons of windows found: add --redraw")
-    own = {"worldmodel": (*claims.worldmodel.COMPARISONS, "memory"), "atod": ("paper", "tdur")}
+    own = {"worldmodel": of_worlds, "atod": ("paper", "tdur")}
     if args.compare not in own.get(args.paper, ("paper",)):
         parser.error(f"--compare {args.compare} is not for {args.paper}")
     if args.env != "house" and (args.paper != "worldmodel" or args.compare != "paper"):
@@ -72,6 +75,8 @@ def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     args = read_arguments(argv)
     paper, more = PAPERS[args.paper], [] if args.paper == "tandem" else [args.compare]
+    if args.compare == "games":
+        paper = claims.games
     if args.env != "house":
         paper, more = claims.realworlds, [args.env]
     if args.redraw:

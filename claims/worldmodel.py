@@ -32,13 +32,10 @@ COMPARISONS = {  # --compare -> what its table is called, its arms, further opti
                   "--window=0")}
 AGES = [f"{a}-{b}" for a, b in imagine.AGES]  # observations since a room was in view
 WINDOWS = {"window1": "1", "window2": "2", "paper": "4", "window8": "8", "unbounded": "all"}
-PLAYERS = ("stateless", "leaky + R_sup", "strict + R_sup")  # arms that also play, in "paper"
-QUICK = PLAYERS
+QUICK = ("stateless", "leaky + R_sup", "strict + R_sup")
 TUNED = tuple(arm for arm in WORLDS if arm not in EQUAL)
 GRID = (1.5e-4, 3e-4, 6e-4)
-GAMES = 128  # a seed
-PLAYING = 5  # so many of the seeds: a leaky world model plays its games in 40 minutes
-SECONDS = 900  # a run of ten seeds, with its share of all: one thread of a shared Intel Xeon
+SECONDS = 700  # a run of ten seeds, with its share of all: one thread of a shared Intel Xeon
 ROWS = (  # of claims/README.md: arm, against, metric, kind, the paper
     ("W1", "strict + R_sup", "stateless", "obs H=1", "as good",
      ".774 against .789 (ScienceWorld, 5 facts)"),
@@ -73,11 +70,10 @@ WORLD_TABLES = {  # title -> {metric of result.json: its column}
     "usefulness of s', H = 1: what the common decoder makes of": {
         "usefulness": "the arm's s'", "ceiling": "the fewest facts (ceiling)",
         "all facts": "all true facts that fit", "floor": "no state (floor)"},
-    "mediation, planning": {
+    "mediation, time": {
         "own state": "own state", "another's state": "another's state",
         "own - another's": "own - another's", "action alone": "action alone (floor)",
-        "history leak": "history leak", "plan": "plays: success, up to 5 seeds",
-        "seconds": "updates, s"}}
+        "history leak": "history leak", "seconds": "updates, s"}}
 CLAIMS = (  # arm, against, metric, kind, what the paper says
     ("strict + R_sup", "leaky + R_sup", "obs H=1", "as good",
      "obs.F1 .774 / .793 / .728 against .722 / .730 / .356 (ScienceWorld)"),
@@ -110,7 +106,7 @@ CLAIMS = (  # arm, against, metric, kind, what the paper says
 
 def world_columns(result):
     """result.json of a world model -> {"trained": {metric: mean}, "warm": the same}. With
-    "usefulness" and "plan", where they were measured: what the decoder and the planner found."""
+    "usefulness", where it was measured: what the decoder found."""
     own = next(name.split(", ")[0] for name in result["columns"] if name.endswith(", trained"))
     out = {}
     for name, column in result["columns"].items():
@@ -121,8 +117,6 @@ def world_columns(result):
             out.setdefault(when, {}).update({metric: x[0] for metric, x in column.items()})
     out["trained"]["seconds"] = result["update_seconds"]
     out["trained"].update(result.get("usefulness", {}))
-    if own in result.get("plan", {}):
-        out["trained"]["plan"] = result["plan"][own]["success"]
     return out
 
 
@@ -132,7 +126,8 @@ def world_tables(arms):
     for title, columns in WORLD_TABLES.items():
         lines += [f"\n**{title}**\n", *head("arm", *columns.values())]
         for arm, runs in arms.items():
-            found = [values(runs, metric) for metric in columns]
+            found = [[r[metric] for r in runs if metric in r] for metric in columns]
+            found = [x if len(x) == len(runs) else [] for x in found]  # of all seeds, or none
             if any(found):
                 lines.append(row(arm, *(cell(x) if x else "-" for x in found)))
     lines += ["\n**claims**, paired over seeds\n",
@@ -142,12 +137,6 @@ def world_tables(arms):
             differences = [a[metric] - b[metric] for a, b in zip(arms[arm], arms[other])]
             lines.append(row(arm, other, judged(differences, metric, kind), paper))
     return "\n".join(lines)
-
-
-def values(runs, metric):
-    """A metric of all seeds, or of none; games are played on the first few."""
-    found = [r[metric] for r in runs if metric in r]
-    return found if metric == "plan" or len(found) == len(runs) else []
 
 
 def world_figure(arms, path):
@@ -262,10 +251,6 @@ def draw(found, compare, folder):
     if compare in JUDGED:
         text += f"\n{claims.verdicts(JUDGED[compare], arms)}\n"
     text += world_tables(arms)
-    if "players" in found:
-        others = {player: [x[player]["success"] for x in found["players"].values()]
-                  for player in ("random", "expert", "simulator")}
-        text += "\n\nOther players: " + ", ".join(f"{name} {cell(x)}" for name, x in others.items())
     return text
 
 
@@ -281,20 +266,10 @@ def redraw(compare):
 
 
 def useful(out):
-    """How useful a finished run's states are, unless it is known -> usefulness.json"""
-    return once(out, "usefulness.json", ["-m", "claims.usefulness", out])
-
-
-def play(out):
-    """Games of a finished run with the planner, unless they were played -> what it found"""
-    return once(out, "plan.json", ["-m", "claims.planner", out, f"--games={GAMES}"])
-
-
-def once(out, name, command):
-    """What a command writes into a finished run's folder; it runs unless the file is there."""
-    path = os.path.join(out, name)
+    """How useful a finished run's states are, by the common decoder, unless it is known"""
+    path = os.path.join(out, "usefulness.json")
     if not os.path.exists(path):
-        claims.call(command, out + ".log")
+        claims.call(["-m", "claims.usefulness", out], out + ".log")
     return read(path)
 
 
@@ -328,8 +303,8 @@ def tune(folder, jobs):
 
 
 def reproduce(folder, seeds, jobs, compare, quick=False):
-    """One of COMPARISONS; in the paper's own, states are judged by a common decoder and some arms
-    play games. quick: fewer arms, without these two."""
+    """One of COMPARISONS; in the paper's own, states are judged by a common decoder. quick: fewer
+    arms, without that decoder."""
     title, names, options = COMPARISONS[compare]
     names = tuple(arm for arm in names if arm in QUICK) if quick else names
     tuned = claims.tuning(folder, "worldmodel")
@@ -346,8 +321,6 @@ def reproduce(folder, seeds, jobs, compare, quick=False):
             return result
         if "stateless" not in arm:
             result = {**result, "usefulness": useful(folder_of(arm, seed))}
-        if arm in PLAYERS and seed in seeds[:PLAYING]:
-            result = {**result, "plan": play(folder_of(arm, seed))}
         return result
     cells = [(arm, seed) for arm in names for seed in seeds]
     done = side_by_side(run_arm, cells, jobs, folder_of, SECONDS)
@@ -357,9 +330,6 @@ def reproduce(folder, seeds, jobs, compare, quick=False):
             for form, arm in started.items() if arm in columns}
     arms.update({arm: [c["trained"] for c in runs] for arm, runs in columns.items()})
     found = {"seeds": seeds, "settings": best, "results": {title: arms}}
-    if compare == "paper" and not quick:
-        found["players"] = {seed: done["strict + R_sup", seed]["plan"]
-                            for seed in seeds[:PLAYING]}
     claims.write(f"{folder}/{file_of(compare)}.json", found)
     text = draw(found, compare, folder)
     claims.write(f"{folder}/{file_of(compare)}.md", text)

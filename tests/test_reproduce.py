@@ -133,8 +133,8 @@ def test_the_rows_of_a_paper_are_decided_together():
 
 # ---- world models ----
 
-def a_result(own="strict", shift=0.0, plan=()):
-    """A result.json as worldmodel.report writes it, with few metrics; and what the planner found."""
+def a_result(own="strict", shift=0.0):
+    """A result.json as worldmodel.report writes it, with few metrics."""
     def far(x):
         return {"obs H=1": [x, 0.01], "obs 10-25": [x / 2, 0.02], "history leak": [0.0, None]}
     # one step: no "obs 10-25"
@@ -142,21 +142,17 @@ def a_result(own="strict", shift=0.0, plan=()):
     columns.update({f"{own}, warm": far(0.4), f"{own}, warm, T=1": {"obs H=1": [0.3, 0.0]},
                     f"{own}, trained": far(0.6 + shift),
                     f"{own}, trained, T=1": {"obs H=1": [0.5 + shift, 0.0]}})
-    players = {player: {"success": x, "error": 0.1, "turns": 9.0} for player, x in plan}
-    return {"n": 2, "seconds": 100.0, "update_seconds": 60.0, "columns": columns, "plan": players}
+    return {"n": 2, "seconds": 100.0, "update_seconds": 60.0, "columns": columns}
 
 
 def test_what_is_taken_from_a_result_by_hand():
-    plan = [("random", 0.1), ("expert", 1.0), ("simulator", 0.8), ("strict", 0.25)]
-    found = claims.worldmodel.world_columns(a_result(plan=plan))
-    assert found == {
+    assert claims.worldmodel.world_columns(a_result()) == {
         "warm": {"obs H=1": 0.4, "obs 10-25": 0.2, "history leak": 0.0, "T=1": 0.3},
-        "trained": {"obs H=1": 0.6, "obs 10-25": 0.3, "history leak": 0.0, "T=1": 0.5, "plan": 0.25,
+        "trained": {"obs H=1": 0.6, "obs 10-25": 0.3, "history leak": 0.0, "T=1": 0.5,
                     "seconds": 60.0}}
     for own in FORMULATIONS:
         found = claims.worldmodel.world_columns(a_result(own))
         assert found["trained"]["obs H=1"] == 0.6 and found["warm"]["T=1"] == 0.3
-        assert "plan" not in found["trained"]
 
 
 def sections(text):
@@ -233,7 +229,7 @@ def test_every_number_that_the_tables_ask_for_is_measured():
         columns = {f"{own}, {when}{sampled}": x for when in ("warm", "trained")
                    for sampled, x in (("", far), (", T=1", near))}
         result = {"columns": columns, "seconds": 2.0, "update_seconds": 1.0,
-                  "plan": {own: {"success": 0.5}}, **({} if own == "stateless" else {"usefulness": dict.fromkeys(USEFUL, 0.5)})}
+                  **({} if own == "stateless" else {"usefulness": dict.fromkeys(USEFUL, 0.5)})}
         both = claims.worldmodel.world_columns(result)
         arms.update({arm: [both["trained"]] * 2 for arm in WORLDS if arm.startswith(own)})
         arms[f"{own}, warm start"] = [both["warm"]] * 2
@@ -248,7 +244,7 @@ def test_every_number_that_the_tables_ask_for_is_measured():
             if "stateless" in arm:
                 expected = {m for m in columns if "state." in m or "s'" in m or m in of_states}
             if "warm start" in arm:
-                expected |= {"plan", "seconds", *USEFUL} & set(columns)
+                expected |= {"seconds", *USEFUL} & set(columns)
             assert missing == expected < set(columns), (title, arm)  # an empty row is left out
 
 
@@ -467,31 +463,22 @@ def test_atods_table_by_hand():
 @pytest.mark.parametrize("compare", [*COMPARISONS, "quick"])
 def test_a_comparison_runs_its_arms_and_writes_its_table(compare, seeds, tmp_path, monkeypatch):
     quick, compare = compare == "quick", compare.replace("quick", "paper")
-    ran, played = [], []
+    ran = []
 
     def trained(how, out):
         ran.append(out)
         own = options(*how, f"--out={out}")[1].formulation
         Path(out).mkdir()
-        Path(out, "own").write_text(own)
-        metrics = {k: [x, 0.1] for k, x in everything(0.5).items() if k not in ("plan", "seconds", *USEFUL)}
+        metrics = {k: [x, 0.1] for k, x in everything(0.5).items() if k not in ("seconds", *USEFUL)}
         return {"columns": {f"{own}, {when}{sampled}": metrics for when in ("warm", "trained")
                             for sampled in ("", ", T=1")}, "update_seconds": 1.0}
 
     def called(command, log):
-        (out,) = [part for part in command if part.startswith(str(tmp_path))]
-        if command[1] == "claims.usefulness":
-            Path(out, "usefulness.json").write_text(json.dumps(dict.fromkeys(USEFUL, 0.25)))
-            return
-        assert command[:2] == ["-m", "claims.planner"] and command[3:] == ["--games=128"]
-        played.append(out)
-        own = Path(out, "own").read_text()
-        players = {player: {"success": 0.5} for player in ("random", "expert", "simulator", own)}
-        Path(out, "plan.json").write_text(json.dumps(players))
+        assert command[:2] == ["-m", "claims.usefulness"]
+        Path(command[2], "usefulness.json").write_text(json.dumps(dict.fromkeys(USEFUL, 0.25)))
     monkeypatch.setattr(claims, "train", trained)
     monkeypatch.setattr(claims, "call", called)
     monkeypatch.setattr(claims.worldmodel, "world_figure", lambda *_: None)
-    monkeypatch.setattr(claims.worldmodel, "PLAYING", 1)
     monkeypatch.chdir(REPO)  # the tuning that docs/ reports
     claims.worldmodel.reproduce(str(tmp_path), seeds, 1, compare, quick)
     title, names, _ = COMPARISONS[compare]
@@ -501,11 +488,7 @@ def test_a_comparison_runs_its_arms_and_writes_its_table(compare, seeds, tmp_pat
     assert len(set(ran)) == len(ran) == len(names) * len(seeds)
     assert set(names) <= set(found["results"][title]) and "nan" not in text
     paper = compare == "paper" and not quick
-    assert len(set(played)) == len(played) == 3 * paper  # three arms play, of the first seed
-    assert ("Other players: random 0.500" in text) == ("players" in found) == paper
     arms = found["results"][title]
-    assert {arm for arm in arms if "plan" in arms[arm][0]} == (
-        set(claims.worldmodel.PLAYERS) if paper else set())
     assert {arm for arm in arms if "usefulness" in arms[arm][0]} == (
         {arm for arm in names if "stateless" not in arm} if paper else set())
     assert ("| W10 |" in text) == (paper or compare == "short")
@@ -539,10 +522,37 @@ def test_when_t_durs_weights_matter_one_factor_at_a_time(tmp_path, monkeypatch):
     assert str(tmp_path / "ATOD-3") in ran  # a run of the paper's comparison
 
 
-def test_games_that_were_played_are_not_played_again(tmp_path, monkeypatch):
-    (tmp_path / "plan.json").write_text('{"strict": {"success": 0.25}}')
-    monkeypatch.setattr(claims, "call", lambda *_: pytest.fail("it played again"))
-    assert claims.worldmodel.play(str(tmp_path)) == {"strict": {"success": 0.25}}
+def test_each_arm_plays_its_games_once_with_the_runs_of_the_papers_comparison(tmp_path, monkeypatch):
+    ran, played = [], []
+    won = {"stateless": 0.5, "leaky": 0.25, "strict": 0.75, "random": 0.125, "expert": 1.0, "simulator": 0.875}
+
+    def trained(how, out):
+        ran.append(Path(out).name)
+        Path(out).mkdir(exist_ok=True)
+        Path(out, "own").write_text(options(*how, f"--out={out}")[1].formulation)
+
+    def called(command, log):
+        *program, out, games = command
+        assert program == ["-m", "claims.planner"] and games == "--games=128"
+        played.append(Path(out).name)
+        players = ("random", "expert", "simulator", Path(out, "own").read_text())
+        # the second seed's model wins a little more
+        found = {x: {"success": won[x] + (x in FORMULATIONS and out.endswith("4")) / 100, "turns": 9.0}
+                 for x in players}
+        Path(out, "plan.json").write_text(json.dumps(found))
+    monkeypatch.setattr(claims, "train", trained)
+    monkeypatch.setattr(claims, "call", called)
+    monkeypatch.chdir(REPO)  # the tuning that docs/ reports
+    for _ in range(2):  # the second time it only reads what was played
+        claims.games.reproduce(str(tmp_path), [3, 4], 1, "games")
+    names = {f"paper-{arm}-{seed}" for arm in ("stateless", "leakyRsup", "strictRsup") for seed in (3, 4)}
+    assert set(ran) == names and sorted(played) == sorted(names)
+    text = (tmp_path / "games.md").read_text()
+    assert text == claims.games.draw(json.loads((tmp_path / "games.json").read_text())) + "\n"
+    assert "| at random | 0.125 +- 0.000 | 9.000 +- 0.000 |" in text
+    assert "| a planner with strict + R_sup | 0.755 +- 0.064 |" in text
+    assert "| strict + R_sup - leaky + R_sup | +0.500 +- 0.000 | yes |" in text
+    assert "| leaky + R_sup - stateless | -0.250 +- 0.000 | no |" in text
 
 
 def test_tandems_comparison_grades_its_grpo_runs_again_and_writes_its_table(tmp_path, monkeypatch):
@@ -633,7 +643,7 @@ def test_atods_comparison_draws_the_arms_that_it_ran(quick, tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("what", ["worldmodel --compare window1", "atod --compare tdur",
-                                  "worldmodel --compare memory"])
+                                  "worldmodel --compare games", "worldmodel --compare memory"])
 def test_results_that_are_not_there_yet_are_one_line(what, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     reproduce.main([*what.split(), "--redraw"])
