@@ -5,7 +5,7 @@
 A *mind* is what a formulation carries from step to step: strict its state and nothing else;
 stateless and leaky the past, to which they add their own predicted observations. One function for
 each formulation takes one step in it; rollouts, metrics and the tests of mediation are loops around
-these. `w` is a WorldModel (worldmodel.py): it knows the prompts and how states are read. Letters: N
+these. `w` is a WorldModel (beliefs.py): it knows the prompts and how states are read. Letters: N
 examples, H steps. """
 import math
 from collections import Counter, defaultdict

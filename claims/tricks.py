@@ -1,6 +1,7 @@
 """What bench.py measures besides: what each trick of a decode step is worth, and a tree's cost."""
 import torch
 
+import beliefs
 import grpo
 import imagine
 import worldmodel
@@ -82,15 +83,15 @@ SAMPLES = 4 + 16 + 64  # of a tree with A = B = C = 4
 def tree(repeats, examples=8):
     """Trees with A = B = C = 4, and as many samples in one stage -> {what: [seconds]}, sizes"""
     cfg = worldmodel.Config()
-    worlds = worldmodel.open_worlds(cfg)
+    worlds = beliefs.open_worlds(cfg)
     first = next(iter(worlds.values()))
-    tok = worldmodel.open_tokenizer(cfg, worlds, first)
+    tok = beliefs.open_tokenizer(cfg, worlds, first)
     tok.stop_ids = ()  # a reply ends when it is full
     torch.manual_seed(0)
     model = GPT(small_config(tok.n_vocab, 256, cfg.layers, cfg.width))  # of the default size
     form, sampler = imagine.FORMULATIONS["strict"], Sampler(model, examples * SAMPLES)
     sizes = cfg.window, STATE, OBSERVATION
-    w = worldmodel.WorldModel(model, tok, first.language, form, *sizes, sampler)
+    w = beliefs.WorldModel(model, tok, first.language, form, *sizes, sampler)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     batch = record.examples(worlds, range(examples), "train", "bench")
     streams = [("bench", i) for i in range(examples)]

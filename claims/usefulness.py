@@ -21,6 +21,7 @@ import sys
 
 import torch
 
+import beliefs
 import run
 import train
 import worldmodel
@@ -71,7 +72,7 @@ def decoder_of(r, steps=STEPS):
               "data": [world.fingerprint() for world in r.worlds.values()],
               "lessons": lessons(w, r.worlds, 0, 32, cfg.seed)}
     path = cached(
-        recipe, lambda: worldmodel.train_warm(decoder, r.worlds, cfg, steps, lessons), cfg.cache)
+        recipe, lambda: beliefs.train_warm(decoder, r.worlds, cfg, steps, lessons), cfg.cache)
     model.load_state_dict(load_model(path)[0].state_dict())
     return decoder
 

@@ -55,7 +55,7 @@ BLANKS = {
                   "test_loss_mask_is_what_the_senior_sampled_and_a_weight_for_the_junior",
                   "test_logits_at_the_juniors_positions_get_exactly_no_gradient"],
         "hint": "rows.mask says what was sampled, rows.author says by whom"},
-    "worldmodel.WorldModel.transition_prompt": {
+    "beliefs.WorldModel.transition_prompt": {
         "lesson": 4, "file": "tests/test_mediation.py",
         "tests": ["test_prompts_hold_exactly_what_a_formulation_may_see",
                   "test_the_history_cannot_reach_past_a_strict_state_and_does_past_a_leaky_one"],
@@ -97,7 +97,7 @@ BLANKS = {
 # ---- a function without its body ----
 
 def find(name, root=ROOT):
-    """"worldmodel.WorldModel.step" -> its file, relative to root, and the names inside of it."""
+    """"beliefs.WorldModel.history" -> its file, relative to root, and the names inside of it."""
     parts = name.split(".")
     for n in range(len(parts) - 1, 0, -1):
         folder = os.path.join(*parts[:n])

@@ -178,7 +178,7 @@ def focus(moment):
     return {f for f in moment.needed if f[0] == "focus"}
 
 
-# ---- lessons: those states as prompts and answers. w: worldmodel.WorldModel, which knows the prompts ----
+# ---- lessons: those states as prompts and answers. w: beliefs.WorldModel, which knows the prompts ----
 
 def lesson(w, example, others, rng):
     """A demonstration -> (prompt ids, answer ids). Which prompt it is for is drawn."""

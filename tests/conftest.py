@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import beliefs
 import envs
 import grpo
 import imagine
@@ -207,7 +208,7 @@ def surroundings(command, cache):
 @functools.cache
 def house_tokenizer():
     house = envs.make("house")
-    return worldmodel.open_tokenizer(worldmodel.Config(), {2: house}, house)
+    return beliefs.open_tokenizer(worldmodel.Config(), {2: house}, house)
 
 
 def tiny_world(formulation="strict", seed=0, context=160, max_state=8, window=4):
@@ -215,7 +216,7 @@ def tiny_world(formulation="strict", seed=0, context=160, max_state=8, window=4)
     torch.manual_seed(seed)
     tok = house_tokenizer()
     model = GPT(small_config(tok.n_vocab, context, 1, 32))
-    return worldmodel.WorldModel(model, tok, language, imagine.FORMULATIONS[formulation], window,
+    return beliefs.WorldModel(model, tok, language, imagine.FORMULATIONS[formulation], window,
                                  max_state, 10, Sampler(model, 512))
 
 

@@ -87,12 +87,12 @@ def test_the_comments_of_a_body_go_with_it_and_no_others(newline):
 
 
 def test_a_blank_changes_one_file_of_the_copy(tmp_path):
-    code, out, _ = python("course/blank.py", "worldmodel.WorldModel.transition_prompt",
+    code, out, _ = python("course/blank.py", "beliefs.WorldModel.transition_prompt",
                           tmp_path / "mine")
     assert code == 0
     changed = [path for path in blank.files()
                if (REPO / path).read_bytes() != (tmp_path / "mine" / path).read_bytes()]
-    assert changed == ["worldmodel.py"]
+    assert changed == ["beliefs.py"]
     assert f"cd {tmp_path / 'mine'}\npython -m pytest -q" in out
     assert "tests/test_mediation.py::test_prompts_hold_exactly_what_a_formulation_may_see" in out
 

@@ -6,15 +6,17 @@ import random
 import pytest
 import torch
 
+import beliefs
 import imagine
 import worldmodel
+from beliefs import WorldModel
 from claims import planner
 from conftest import tiny_world
 from envs.house import text as house
 from envs.house.text import door
 from envs.record import Example
 from sampler import Reply
-from worldmodel import Config, WorldModel
+from worldmodel import Config
 from worlds import (AT, DECODE, FOUND, LEAKY, OBSERVE, PAST, TRANSITION, moments_of, said, scripted,
                     some_examples)
 
@@ -48,7 +50,7 @@ def sensible_nonsense(rng, lost):
         predicates = rng.choices(["at", *house.PREDICATES], k=rng.randint(1, 2))
         facts = [(p, *rng.sample(house.WORDS, house.PREDICATES[p])) for p in predicates]
         lost.extend(f for f in facts if f[0] == "at" and f[1] not in house.ROOMS)
-        return worldmodel.state_text(facts)
+        return beliefs.state_text(facts)
 
     def answer(w, prompt):
         role, text = w.tok.decode(prompt[-1:]), " ".join(rng.choices(house.WORDS, k=rng.randint(1, 8)))
@@ -232,7 +234,7 @@ def test_a_perfect_imagination_is_measured_as_one(monkeypatch):
         h = next(step) if last == TRANSITION else h
         texts = [e.future[h].text for e in examples]
         if last != DECODE:
-            texts = [worldmodel.state_text(sorted(e.future[h if last == TRANSITION else 0].needed))
+            texts = [beliefs.state_text(sorted(e.future[h if last == TRANSITION else 0].needed))
                      for e in examples]
         return [said(w, p, text) for p, text in zip(prompts, texts)]
     monkeypatch.setattr(WorldModel, "reply", reply)

@@ -6,13 +6,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import beliefs
 import run
 import worldmodel
 from conftest import tiny_world
 from envs import record
 from envs.house.text import PREDICATES
 from houses import FOUND, some_examples
-from worldmodel import WorldModel
+from beliefs import WorldModel
 
 
 def test_tables_begin_after_some_turns_and_lessons_and_updates_anywhere(monkeypatch):
@@ -44,11 +45,11 @@ def test_a_state_that_shows_the_format_is_well_formed():
         roles[role] += 1
         assert answer[-1] == w.tok.end_id and len(prompt) + len(answer) <= 320
         if role in (w.ENCODE, w.TRANSITION):
-            assert worldmodel.parse_state(w.tok.decode(answer[:-1])) is not None
+            assert beliefs.parse_state(w.tok.decode(answer[:-1])) is not None
         elif role == w.LEAKY:
             s, s2, o = w.leaky_sections(answer[:-1])
-            assert worldmodel.parse_state(w.tok.decode(s))
-            assert worldmodel.parse_state(w.tok.decode(s2)) and w.tok.decode(o) == e.future[0].text
+            assert beliefs.parse_state(w.tok.decode(s))
+            assert beliefs.parse_state(w.tok.decode(s2)) and w.tok.decode(o) == e.future[0].text
         else:
             assert w.tok.decode(answer[:-1]) == e.future[0].text
     assert set(roles) == set(WorldModel.ROLES)
@@ -56,7 +57,7 @@ def test_a_state_that_shows_the_format_is_well_formed():
 
 @pytest.mark.parametrize("name", ["stateless", "leaky", "strict"])
 def test_lessons_of_ones_own_are_of_the_prompts_that_the_formulation_asks(name):
-    w, roles = tiny_world(window=2, context=320, max_state=80), worldmodel.OWN_ROLES
+    w, roles = tiny_world(window=2, context=320, max_state=80), beliefs.OWN_ROLES
     w.taught = roles[name]
     prompts = [prompt for prompt, _ in record.lessons(w, FOUND, 0, 60, 0)]
     assert {w.tok.decode(prompt[-1:]) for prompt in prompts} == set(roles[name])
@@ -67,11 +68,11 @@ def test_a_state_to_imitate_is_no_longer_than_one_may_be():
     w, (example,) = tiny_world(max_state=12), some_examples(1)
     facts = set(sorted(example.past[-1].facts)[:9])
     ids = record.as_many_as_fit(w, facts, random.Random(0))
-    kept = worldmodel.parse_state(w.tok.decode(ids))
+    kept = beliefs.parse_state(w.tok.decode(ids))
     assert 6 < len(ids) < 12 and set(kept) < facts and kept == record.ordered(kept, PREDICATES)
     w.max_state = 200
     ids = record.as_many_as_fit(w, facts, random.Random(0))
-    assert set(worldmodel.parse_state(w.tok.decode(ids))) == facts
+    assert set(beliefs.parse_state(w.tok.decode(ids))) == facts
 
 
 def test_lessons_that_do_not_fit_the_context_are_left_out_and_none_is_an_error(monkeypatch):
@@ -83,4 +84,4 @@ def test_lessons_that_do_not_fit_the_context_are_left_out_and_none_is_an_error(m
     w = tiny_world(window=1)
     w.model.cfg.context = 1
     with pytest.raises(run.Stop, match="raise --context"):
-        worldmodel.train_warm(w, {3: FOUND[3]}, worldmodel.Config(sft_rows=8), 1)
+        beliefs.train_warm(w, {3: FOUND[3]}, worldmodel.Config(sft_rows=8), 1)

@@ -7,8 +7,10 @@ from collections import Counter
 import pytest
 import torch
 
+import beliefs
 import imagine
 import worldmodel
+from beliefs import WorldModel
 from conftest import house_tokenizer, tiny_world
 from claims import planner
 from contract import NASTY
@@ -17,7 +19,7 @@ from envs.house.text import remember
 from envs.record import Moment, fact_f1
 from model import token_logp
 from sampler import Reply, Sampler, generate
-from worldmodel import Config, WorldModel
+from worldmodel import Config
 from worlds import (AT, DECODE, ENCODE, LEAKY, OBSERVE, PAST, PEN, TRANSITION, acted, said,
                     some_examples)
 
@@ -63,7 +65,7 @@ def test_the_history_cannot_reach_past_a_strict_state_and_does_past_a_leaky_one(
     assert len(pairs) > 4
     for a, b in pairs:
         strict, leaky = tiny_world(), tiny_world("leaky")
-        state = strict.tok.encode(worldmodel.state_text(sorted(a.past[-1].needed)))
+        state = strict.tok.encode(beliefs.state_text(sorted(a.past[-1].needed)))
         assert imagine.leak(strict, a, b, state) == 0.0
         assert imagine.leak(leaky, a, b, state) > 1e-4
     assert worldmodel.largest_leak(strict, examples) == 0.0
@@ -165,7 +167,7 @@ def test_the_sampler_of_a_run_has_a_row_for_every_sibling(tmp_path):
                 "tokenizer": w.tok.state()}, path)
     for options, rows in (({}, 512), ({"group": 600}, 600), ({"A": 9, "B": 9, "C": 9}, 819)):
         cfg = Config(senior=path, max_state=8, compile="off", **options)
-        opened, origin = worldmodel.open_model(cfg, worldmodel.open_worlds(cfg), "cpu")
+        opened, origin = beliefs.open_model(cfg, beliefs.open_worlds(cfg), "cpu")
         assert opened.sampler.rows == rows and origin == path
 
 
@@ -203,7 +205,7 @@ def test_rewards_of_a_tree_stand_at_their_leaves():
     def state(own):
         example = rng.choice([own, rng.choice(material)])
         facts = sorted(rng.choice(example.future).needed | example.past[-1].needed)
-        return reply(worldmodel.state_text(rng.choices(facts, k=3)))
+        return reply(beliefs.state_text(rng.choices(facts, k=3)))
 
     def observation(own):
         other = rng.choice(material)
@@ -243,7 +245,7 @@ def test_a_state_that_was_cut_off_is_malformed_in_imagination_too(cut, state, fo
     w, asked = tiny_world(), []
     examples = [dataclasses.replace(e, level=2) for e in some_examples(3, future=2)]
     facts = sorted(examples[0].future[0].needed)[:2]
-    text = worldmodel.state_text(facts)
+    text = beliefs.state_text(facts)
 
     def reply(w, prompts, k, max_new, streams, temperature):
         asked.append([w.tok.decode(p) for p in prompts])
@@ -263,8 +265,8 @@ def test_a_state_that_was_cut_off_is_malformed_in_imagination_too(cut, state, fo
     known = planner.known_to(w, None, examples[0].past)
     assert examples[0].past[-1].stated <= known
     assert known == planner.known_to(worldmodel.asked_as(w, "stateless"), None, examples[0].past)
-    _, beliefs = planner.follow(w, minds, [known] * 3, ["go bath"] * 3, 2)
-    assert beliefs == [remember(known, house.parse(text))] * 3
+    _, found = planner.follow(w, minds, [known] * 3, ["go bath"] * 3, 2)
+    assert found == [remember(known, house.parse(text))] * 3
 
     f1 = [sum(fact_f1(x or (), e.future[0].needed) for e in examples) / 3
           for x in (of_encoder, of_transition)]
@@ -307,8 +309,8 @@ def test_a_leaky_state_is_read_as_a_strict_one():
 def test_leaky_answers_are_judged_against_their_siblings(monkeypatch):
     (example,) = some_examples(1)
     true, facts = example.future[0], sorted(example.future[0].needed)
-    right = worldmodel.state_text(facts)
-    long = worldmodel.state_text([*facts, PEN])  # a token too long, and malformed therefore
+    right = beliefs.state_text(facts)
+    long = beliefs.state_text([*facts, PEN])  # a token too long, and malformed therefore
     w = tiny_world("leaky", max_state=len(house_tokenizer().encode(long)) - 1)
     answers = [f"{right}{TRANSITION}{right}{DECODE}{true.text}",
                f"{TRANSITION}{right}{DECODE}{true.text}", f"{right}{TRANSITION}{right}", true.text,

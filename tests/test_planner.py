@@ -15,7 +15,7 @@ from envs.house import House
 from envs.house import text as house
 from envs.house.text import KIND_OF, SUITS, SURFACES, door, remember
 from envs.record import Moment
-from worldmodel import WorldModel
+from beliefs import WorldModel
 from worlds import EGG, FOUND, HOLD
 
 

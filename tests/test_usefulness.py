@@ -5,7 +5,7 @@ import random
 import pytest
 
 import claims.usefulness as usefulness
-import worldmodel
+import beliefs
 from conftest import tiny_world
 from envs import record
 from worlds import FOUND
@@ -51,7 +51,7 @@ def test_what_the_decoder_says_is_compared_with_what_is_stated(monkeypatch):
         asked.extend(prompts)
         texts = [examples[0].future[0].text, "", examples[2].future[0].text]
         return [worldmodel_reply(self, prompt, text) for prompt, text in zip(prompts, texts)]
-    monkeypatch.setattr(worldmodel.WorldModel, "reply", reply)
+    monkeypatch.setattr(beliefs.WorldModel, "reply", reply)
     states = [[], hall, []]
     assert usefulness.obs_f1(w, examples, states) == pytest.approx(2 / 3)
     assert asked[1] == w.decode_prompt(hall, examples[1].future[0].action)
@@ -75,7 +75,7 @@ def test_it_is_a_command_and_the_decoder_is_made_once(command, capsys, monkeypat
     assert found == json.load(open("o/usefulness.json")) and set(found) == {
         "usefulness", "ceiling", "all facts", "floor"}
     assert all(0 <= x <= 1 for x in found.values())
-    monkeypatch.setattr(worldmodel, "train_warm", lambda *_: pytest.fail("it is made again"))
+    monkeypatch.setattr(beliefs, "train_warm", lambda *_: pytest.fail("it is made again"))
     assert usefulness.main(["o"]) == 0 and printed() == found
     assert command(*how, "--formulation", "stateless", "--out", "s")[0] == 0
     assert usefulness.main(["s"]) == 2

@@ -10,6 +10,7 @@ from typing import get_args, get_type_hints
 import pytest
 import torch
 
+import beliefs
 import grpo
 import worldmodel
 from conftest import tiny_world
@@ -111,7 +112,7 @@ def test_the_expected_gradient_of_each_level_is_the_exact_one_times_its_own_fact
 # ---- states as text ----
 
 WORDY = SimpleNamespace(PREDICATES={"in": 2, "at": 1}, MAX_WORDS=3,
-                        parse=lambda text: frozenset(worldmodel.parse_state(text, WORDY) or ()))
+                        parse=lambda text: frozenset(beliefs.parse_state(text, WORDY) or ()))
 
 
 def test_a_state_reads_back_as_it_was_written():
@@ -119,13 +120,13 @@ def test_a_state_reads_back_as_it_was_written():
         facts = record.ordered(example.past[-1].facts, house.PREDICATES)
         # repeated facts are well-formed: they cost R_dedup
         facts += random.Random(0).choices(facts, k=2)
-        assert worldmodel.parse_state(worldmodel.state_text(facts)) == facts
+        assert beliefs.parse_state(beliefs.state_text(facts)) == facts
     wordy = [("in", "old red apple", "oak table"), ("at", "far end"), ("in", "pen", "box"),
              ("at", "far end")]
-    text = worldmodel.state_text(wordy, WORDY)
+    text = beliefs.state_text(wordy, WORDY)
     assert text == "in old red apple, oak table; at far end; in pen, box; at far end"
-    assert worldmodel.parse_state(text, WORDY) == wordy
-    found = worldmodel.parse_state(" at   hall ;in apple\tcounter\n")
+    assert beliefs.parse_state(text, WORDY) == wordy
+    found = beliefs.parse_state(" at   hall ;in apple\tcounter\n")
     assert found == [("at", "hall"), ("in", "apple", "counter")]
 
 
@@ -142,15 +143,15 @@ def test_what_is_malformed(text, language):
     """Unknown predicate, number of arguments, repeated argument, too long, stray ; and emptiness
     while facts are known."""
     if text == "in apple, box":  # a comma is part of the word where arguments are single words
-        assert worldmodel.parse_state(text, language) == [("in", "apple,", "box")]
+        assert beliefs.parse_state(text, language) == [("in", "apple,", "box")]
         return
-    assert worldmodel.parse_state(text, language) is None
+    assert beliefs.parse_state(text, language) is None
 
 
 def test_an_empty_state_is_right_when_nothing_is_known():
-    assert worldmodel.parse_state("", known=False) == []
-    assert worldmodel.parse_state(" ", known=False) == []
-    assert worldmodel.parse_state(";", known=False) is None
+    assert beliefs.parse_state("", known=False) == []
+    assert beliefs.parse_state(" ", known=False) == []
+    assert beliefs.parse_state(";", known=False) is None
 
 
 def test_no_text_whatever_raises():
@@ -160,7 +161,7 @@ def test_no_text_whatever_raises():
     for text in [*NASTY, *random_texts]:
         for language in (house, WORDY):
             w = SimpleNamespace(language=language)
-            state = worldmodel.parse_state(text, language)
+            state = beliefs.parse_state(text, language)
             assert state is None or all(len(f) == language.PREDICATES[f[0]] + 1 for f in state)
             worldmodel.judge(w, cfg, text, frozenset(), [state, state])
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+import beliefs
 import run
 import train
 import worldmodel
@@ -46,7 +47,7 @@ def one_update(options, differ):
         return len(text) % 5 * 0.3 if stated in pulling else 0.4
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worldmodel, "judge", judge)
-        patch.setattr(worldmodel.WorldModel, "leaky_sections",  # its answers hold no marks
+        patch.setattr(beliefs.WorldModel, "leaky_sections",  # its answers hold no marks
                       lambda w, ids: [ids[:3], ids[3:6], ids[6:]])
         r = SimpleNamespace(cfg=cfg, w=w, model=w.model, device="cpu", step=0, worlds=FOUND,
                             optimizer=torch.optim.SGD(w.model.parameters(), lr=1.0), told=True)

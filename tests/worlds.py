@@ -1,7 +1,7 @@
 """Stand-ins for the model of a world model. The examples of the house are in envs/houses.py."""
 from houses import AT, EGG, FOUND, HOLD, PAST, PEN, moments_of, some_examples  # noqa: F401
 from sampler import Reply
-from worldmodel import WorldModel
+from beliefs import WorldModel
 
 OBSERVE, LEAKY, ENCODE, TRANSITION, DECODE = WorldModel.ROLES
 
