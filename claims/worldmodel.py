@@ -124,12 +124,14 @@ def world_tables(arms):
     """arms: {arm: [{metric: mean} of a seed]} -> Markdown"""
     lines = []
     for title, columns in WORLD_TABLES.items():
-        lines += [f"\n**{title}**\n", *head("arm", *columns.values())]
+        rows = []
         for arm, runs in arms.items():
             found = [[r[metric] for r in runs if metric in r] for metric in columns]
             found = [x if len(x) == len(runs) else [] for x in found]  # of all seeds, or none
             if any(found):
-                lines.append(row(arm, *(cell(x) if x else "-" for x in found)))
+                rows.append(row(arm, *(cell(x) if x else "-" for x in found)))
+        if rows:
+            lines += [f"\n**{title}**\n", *head("arm", *columns.values()), *rows]
     lines += ["\n**claims**, paired over seeds\n",
               *head("arm", "against", "metric", "difference", "verdict", "the paper")]
     for arm, other, metric, kind, paper in CLAIMS:
