@@ -1,8 +1,16 @@
 """Textual belief states, what lies below the method: who sees what, states as text, the warm start.
 
-A world model (arXiv 2606.27681) is one language model that is asked in five ways. What stands in
-each prompt is what the paper is about: in the strict formulation a prediction sees a state and an
-action and nothing else (strict mediation). worldmodel.py trains the model by reward.
+A world model (arXiv 2606.27681) predicts a text world's observation o' after an action a. Three
+formulations use the history h in different ways, and write a state s and a next state s':
+
+    stateless  o' ~ p(. | h, a)                                     no state
+    leaky      s, s', o' ~ p(. | h, a)                              states, and always the history
+    strict     s ~ p(. | h);  s' ~ p(. | s, a);  o' ~ p(. | s', a)  the history once, then states
+
+One language model learns all five prompts. What stands in each is what the paper is about: in the
+strict formulation a prediction sees a state and an action and nothing else (strict mediation).
+worldmodel.py trains the model by reward. A history is a list of Moments, an Example one with its
+future (envs/record.py); cfg is worldmodel.Config.
 
 This file, in the order the data flows: prompts -> states as text -> the worlds and the model that a
 run starts from -> the warm start, which teaches all prompts from demonstrated states.
@@ -80,7 +88,7 @@ class WorldModel:
         turns = [(self.tok.encode_turn("assistant", m.action) if i else [])
                  + self.tok.encode_turn("user", m.text) for i, m in enumerate(shown)]
         longest_answer = 2 * self.max_state + self.max_observation  # leaky's
-        room = self.model.cfg.context - longest_answer - 16
+        room = self.model.cfg.context - longest_answer - 16  # 16: the action, the role, marks
         while len(turns) > 1 and sum(map(len, turns)) > room:
             turns.pop(0)
             self.dropped += 1
@@ -176,45 +184,43 @@ def open_model(cfg, worlds, device):
     first = next(iter(worlds.values()))
     max_state = cfg.max_state or first.max_state
     longest = 2 * max_state + first.max_observation  # an answer, tokens
-    fixed = longest + 24  # tokens beside the history
-    needed = fixed + (cfg.window or 16) * (first.max_observation + 5)
-    if cfg.senior:
-        model, tok, _ = load_model(cfg.senior, device)
-        if tuple(tok.roles) != WorldModel.ROLES:
-            raise run.Stop(f"{cfg.senior} is no world model: its vocabulary lacks the roles")
-        if not cfg.resume:
-            check_shape(cfg, "senior", cfg.senior, model.cfg)
-    else:
-        tok = open_tokenizer(cfg, worlds, first)
-        torch.manual_seed(cfg.seed)
-        context = cfg.context or -(-needed // 64) * 64  # rounded up
-        model = GPT(small_config(tok.n_vocab, context, cfg.layers, cfg.width)).to(device)
+    fixed = longest + 24  # beside the history: an action, the role, the marks between
+    needed = fixed + (cfg.window or 16) * (first.max_observation + 5)  # 5: a turn's own marks
+    model, tok = (senior_model(cfg, device) if cfg.senior
+                  else fresh_model(cfg, worlds, needed, device))
     if model.cfg.context < fixed + (cfg.window or 16) * 5:
         raise run.Stop(f"a context of {model.cfg.context} tokens does not hold two states and an "
                        f"observation; raise --context to {needed}")
 
     decoded = 0 if cfg.formulation == "stateless" else cfg.steps * longest
-    chains = cfg.A + cfg.A * cfg.B + cfg.A * cfg.B * cfg.C
-    sampler = Sampler(model, max(512, cfg.group, chains), dtype=sampling_dtype(cfg, device),
+    chains = cfg.A + cfg.A * cfg.B + cfg.A * cfg.B * cfg.C  # samples of one tree
+    rows = max(512, cfg.group, chains)  # decoded at once
+    sampler = Sampler(model, rows, dtype=sampling_dtype(cfg, device),
                       compile=choose_compile(cfg.compile, device, decoded))
     w = WorldModel(model, tok, first.language, imagine.FORMULATIONS[cfg.formulation], cfg.window,
                    max_state, first.max_observation, sampler)
     if cfg.lessons == "own":
         w.taught = OWN_ROLES[cfg.formulation]
-    if cfg.senior:
-        return w, cfg.senior
-    steps = cfg.warm_steps or first.warm_steps
-    recipe = {"name": f"world-{cfg.env}-{cfg.seed}", "steps": steps, "lr": cfg.sft_lr,
-              "rows": cfg.sft_rows, "model": dataclasses.asdict(model.cfg),
-              "tokenizer": tok.state(), "window": cfg.window, "max_state": max_state,
-              "data": [world.fingerprint() for world in worlds.values()],
-              "lessons": record.lessons(w, worlds, 0, 32, cfg.seed)}
-    path = cached(recipe, lambda: train_warm(w, worlds, cfg, steps), cfg.cache)
-    try:
-        model.load_state_dict(load_model(path)[0].state_dict())
-    except run.Stop as stop:
-        raise run.Stop(f"{stop}; delete it, and the same command makes it again") from None
-    return w, path
+    return w, cfg.senior or warm_start(w, worlds, cfg)
+
+
+def senior_model(cfg, device):
+    """-> the model of --senior, its tokenizer"""
+    model, tok, _ = load_model(cfg.senior, device)
+    if tuple(tok.roles) != WorldModel.ROLES:
+        raise run.Stop(f"{cfg.senior} is no world model: its vocabulary lacks the roles")
+    if not cfg.resume:
+        check_shape(cfg, "senior", cfg.senior, model.cfg)
+    return model, tok
+
+
+def fresh_model(cfg, worlds, needed, device):
+    """-> a model from nothing, with a context of `needed` tokens unless --context says another,
+    and its tokenizer"""
+    tok = open_tokenizer(cfg, worlds, next(iter(worlds.values())))
+    torch.manual_seed(cfg.seed)
+    context = cfg.context or -(-needed // 64) * 64  # rounded up
+    return GPT(small_config(tok.n_vocab, context, cfg.layers, cfg.width)).to(device), tok
 
 
 def open_tokenizer(cfg, worlds, first):
@@ -244,6 +250,23 @@ def supervised(pairs, device, prompts=False):
     return sft.padded([(prompt + answer,
                         [int(prompts and i > 0) for i in range(len(prompt))] + [1] * len(answer))
                        for prompt, answer in pairs], device)
+
+
+def warm_start(w, worlds, cfg):
+    """Teach w the format, or take the weights that the same recipe made before -> their file"""
+    steps = cfg.warm_steps or next(iter(worlds.values())).warm_steps
+    recipe = {"name": f"world-{cfg.env}-{cfg.seed}", "steps": steps, "lr": cfg.sft_lr,
+              "rows": cfg.sft_rows, "model": dataclasses.asdict(w.model.cfg),
+              "tokenizer": w.tok.state(), "window": cfg.window, "max_state": w.max_state,
+              "data": [world.fingerprint() for world in worlds.values()],
+              # what it learns from, as ids: other prompts or states make another warm start
+              "lessons": record.lessons(w, worlds, 0, 32, cfg.seed)}
+    path = cached(recipe, lambda: train_warm(w, worlds, cfg, steps), cfg.cache)
+    try:
+        w.model.load_state_dict(load_model(path)[0].state_dict())
+    except run.Stop as stop:
+        raise run.Stop(f"{stop}; delete it, and the same command makes it again") from None
+    return path
 
 
 def train_warm(w, worlds, cfg, steps, lessons=record.lessons):

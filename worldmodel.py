@@ -2,11 +2,8 @@
 
     python train.py --method worldmodel
 
-It predicts a text world's observation o' after an action a. Three formulations use history h:
-
-    stateless  o' ~ p(. | h, a)                                     no state
-    leaky      s, s', o' ~ p(. | h, a)                              states, and always the history
-    strict     s ~ p(. | h);  s' ~ p(. | s, a);  o' ~ p(. | s', a)  the history once, then states
+Read beliefs.py first: the three formulations (stateless, leaky, strict), who sees what, states as
+text and the warm start.
 
 The paper's claim: strict predicts one step as well as the others, its states are far better
 (state.F1 .57 against .37 of leaky in ScienceWorld, 30 facts), and so are its rollouts of many
@@ -14,10 +11,9 @@ steps, for which it needs nothing but its state. It is trained by *factorized GR
 states, B next states of each, C observations of each of those; rewards stand at the leaves, a
 parent's reward is the mean of its children's, and each sample is judged against its siblings.
 
-Who sees what, states as text and the warm start are in beliefs.py: read it first. This file, in the
-order the data flows: reward -> advantages of the tree -> sampling a tree -> the method: setup, step
-(one update), look, report, show. The games it learns from are in envs/record.py; imagined steps,
-metrics and the tests of mediation in imagine.py.
+This file, in the order the data flows: reward -> advantages of the tree -> sampling a tree -> the
+method: setup, step (one update), look, report, show. The games it learns from are in
+envs/record.py; imagined steps, metrics and the tests of mediation in imagine.py.
 
 Left out: the *strict embedding* arm (soft tokens instead of text, an ELBO). Model and sampler take
 token ids only; a second path for vectors through both would be a hundred lines for one method.
@@ -37,6 +33,7 @@ import grpo
 import imagine
 import run
 import sft
+from beliefs import WorldModel, parse_state  # noqa: F401  the equations stand here, whole
 from envs import record
 from envs.record import coverage, fact_f1
 from rollout import training_rows
@@ -67,7 +64,7 @@ class Config(sft.ModelConfig):
     lr: Rate = 1e-4  # AdamW's learning rate (paper: 1e-6 for 4B parameters)
     window: in_range(int, least=0, most=40) = 4  # past observations in a prompt; 0: all that fit
     levels: str = "2,3"  # levels of the world that the games come from
-    terms: str = "format,sup,dedup"  # reward, too: well-formed; sup: foresight; no repeats
+    terms: str = "format,sup,dedup"  # of the reward: gamma below, s' holds what comes, no repeats
     gamma: Rate = 0.5  # a malformed state on the branch: the reward is gamma * obs.F1 (paper: 0.5)
     bonus: Rate = 0.1  # weight of dedup + sup (paper: 0.1)
     scale: Literal["group", "batch", "none"] = "batch"  # group: std (paper), batch: rms
@@ -233,7 +230,7 @@ def sample_leaky(w, cfg, examples, streams):
 @dataclass(kw_only=True)
 class Run(run.Run):
     worlds: dict  # level -> environment
-    w: beliefs.WorldModel
+    w: WorldModel
     told: bool  # that turns were dropped; only rank 0 tells
 
 
@@ -318,7 +315,8 @@ def look(r):
 
 
 def held_out(r, split, n, future):
-    """Examples of a split; every seed has its own, as long as n is at most 1,000."""
+    """Examples of a split; every seed has its own, as long as n is at most 1,000 (the floor takes
+    more, of the training games)."""
     tasks = range(1000 * r.cfg.seed, 1000 * r.cfg.seed + n)
     return record.examples(r.worlds, tasks, split, f"{split} examples", future=future, past=(4, 12))
 
@@ -350,6 +348,7 @@ def report(r):
                          "columns": columns})
     print(f"\n{len(examples)} {cfg.final_split} trajectories, window {cfg.window or 'unbounded'}, "
           "95% intervals; greedy, or T=1 where it says so")
+    # the longest column last: the table's rows take its order
     run.print_table(dict(sorted(columns.items(), key=lambda column: len(column[1]))), len(examples))
     print(f"\n{shown(r.w, examples[0])}\n")
     run.print_next(r)

@@ -82,9 +82,10 @@ def call(command, log):
         sys.exit(f"{' '.join(command)} ended with code {code}: see {log}; run this again to go on")
 
 
-def side_by_side(work, cells, jobs, folder_of, seconds):
+def side_by_side(work, cells, jobs, folder_of, seconds, finished=finished):
     """Do the work of every cell, `jobs` at a time -> {cell: work(*cell)}. Says beforehand and in
-    between how long it will take. folder_of(*cell): the run's; seconds: what a run takes, about."""
+    between how long it will take. folder_of(*cell): the run's; seconds: what a run takes, about;
+    finished(folder): what it found, None when there is something to do."""
     left = [cell for cell in cells if finished(folder_of(*cell)) is None]
     print(f"{len(cells)} runs, {len(cells) - len(left)} of them are done; the others take about "
           f"{minutes(len(left) * seconds / jobs)}", flush=True)

@@ -1,4 +1,5 @@
-"""Play games with a trained world model: imagine, take the first command of what ends best, again.
+"""Play games with a trained world model. Each turn it imagines series of commands, and plays the
+first command of the series that reaches most of the goal, soonest.
 
     python -m claims.planner out/worldmodel-house-0 --games 32
 
@@ -24,7 +25,8 @@ def plan(player, env, tasks, split, seed, w=None, sequences=64, horizon=5):
     random: imagine `sequences` series of `horizon` plausible commands, take the first command of
     the one that reaches the most goal facts, soonest, and imagine again. Every turn begins anew
     from the last observations, in all formulations: what is put to use are some steps of
-    imagination, not a long memory. -> {"success", "error" (its standard error), "turns" (mean)}"""
+    imagination, not a long memory. -> {"games", "success", "error" (its standard error), "turns"
+    (mean; a game that is lost takes them all)}"""
     games = [copy.copy(env) for _ in tasks]
     for game, task in zip(games, tasks):
         game.reset(task, split)
@@ -44,7 +46,7 @@ def plan(player, env, tasks, split, seed, w=None, sequences=64, horizon=5):
             pasts[i].append(Moment(command, games[i].observation(), games[i].visible(), None, None))
         alive = [i for i in alive if not won[i] and games[i].turn < games[i].max_turns]
     mean = sum(won) / len(won)
-    return {"success": mean, "error": math.sqrt(mean * (1 - mean) / len(won)),
+    return {"games": len(games), "success": mean, "error": math.sqrt(mean * (1 - mean) / len(won)),
             "turns": sum(game.turn for game in games) / len(games)}
 
 

@@ -522,37 +522,54 @@ def test_when_t_durs_weights_matter_one_factor_at_a_time(tmp_path, monkeypatch):
     assert str(tmp_path / "ATOD-3") in ran  # a run of the paper's comparison
 
 
-def test_each_arm_plays_its_games_once_with_the_runs_of_the_papers_comparison(tmp_path, monkeypatch):
-    ran, played = [], []
-    won = {"stateless": 0.5, "leaky": 0.25, "strict": 0.75, "random": 0.125, "expert": 1.0, "simulator": 0.875}
+def test_each_arm_plays_its_games_once_with_the_runs_of_the_papers_comparison(tmp_path, monkeypatch, capsys):
+    ran, asked = {}, []
+    won = {"random": 0.125, "expert": 1.0, "simulator": 0.875, "leaky": 0.25, "stateless": 0.5, "strict": 0.75}
+    turns = {player: 10.0 + i for i, player in enumerate(won)}
 
     def trained(how, out):
-        ran.append(Path(out).name)
+        ran[Path(out).name] = how
         Path(out).mkdir(exist_ok=True)
+        Path(out, "result.json").write_text("{}")  # a finished run, which has not played yet
         Path(out, "own").write_text(options(*how, f"--out={out}")[1].formulation)
 
     def called(command, log):
         *program, out, games = command
         assert program == ["-m", "claims.planner"] and games == "--games=128"
-        played.append(Path(out).name)
-        players = ("random", "expert", "simulator", Path(out, "own").read_text())
-        # the second seed's model wins a little more
-        found = {x: {"success": won[x] + (x in FORMULATIONS and out.endswith("4")) / 100, "turns": 9.0}
-                 for x in players}
+        asked.append(Path(out).name)
+        own = Path(out, "own").read_text()
+        more = out.endswith("4") / 100  # the second seed's model wins a little more
+        found = {x: {"games": 128, "success": won[x] + more * (x == own), "turns": turns[x]}
+                 for x in ("random", "expert", "simulator", own)}
         Path(out, "plan.json").write_text(json.dumps(found))
     monkeypatch.setattr(claims, "train", trained)
     monkeypatch.setattr(claims, "call", called)
     monkeypatch.chdir(REPO)  # the tuning that docs/ reports
-    for _ in range(2):  # the second time it only reads what was played
-        claims.games.reproduce(str(tmp_path), [3, 4], 1, "games")
-    names = {f"paper-{arm}-{seed}" for arm in ("stateless", "leakyRsup", "strictRsup") for seed in (3, 4)}
-    assert set(ran) == names and sorted(played) == sorted(names)
+    cells = [(arm, seed) for seed in (3, 4) for arm in ("leaky + R_sup", "stateless", "strict + R_sup")]
+    folders = [f"paper-{claims.slug(arm, seed)}" for arm, seed in cells]
+    for arm, seed in cells:
+        trained(claims.worldmodel.command(arm, seed, {"lr": 0.1}), str(tmp_path / f"paper-{claims.slug(arm, seed)}"))
+    # four games are not 128
+    (tmp_path / folders[0] / "plan.json").write_text('{"random": {"games": 4}}')
+    claims.games.reproduce(str(tmp_path), [3, 4], 1, "games")
+    assert asked == folders  # leaky first
+    best = claims.settings(str(tmp_path), "worldmodel")
+    assert list(ran.values()) == [claims.worldmodel.command(arm, seed, best[arm]) for arm, seed in cells]
+    assert "6 runs, 0 of them are done; the others take about 2.7 hours" in capsys.readouterr().out
+    claims.games.reproduce(str(tmp_path), [3, 4], 1, "games")
+    assert asked == folders and "6 runs, 6 of them are done" in capsys.readouterr().out
+
+    found = json.loads((tmp_path / "games.json").read_text())
+    assert found["games"] == 128 and found["settings"] == {arm: best[arm] for arm in claims.games.ARMS}
     text = (tmp_path / "games.md").read_text()
-    assert text == claims.games.draw(json.loads((tmp_path / "games.json").read_text())) + "\n"
-    assert "| at random | 0.125 +- 0.000 | 9.000 +- 0.000 |" in text
-    assert "| a planner with strict + R_sup | 0.755 +- 0.064 |" in text
-    assert "| strict + R_sup - leaky + R_sup | +0.500 +- 0.000 | yes |" in text
-    assert "| leaky + R_sup - stateless | -0.250 +- 0.000 | no |" in text
+    assert text == claims.games.draw(found) + "\n"
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    assert [row[1:] for row in rows[1:7]] == [
+        [f"{x:.3f} +- 0.000", f"{turns[player]:.3f} +- 0.000"] if player in ("random", "expert", "simulator")
+        else [f"{x + 0.005:.3f} +- 0.064", f"{turns[player]:.3f} +- 0.000"] for player, x in won.items()]
+    assert rows[8:] == [["strict + R_sup - leaky + R_sup", "+0.500 +- 0.000", "yes"],
+                        ["strict + R_sup - stateless", "+0.250 +- 0.000", "yes"],
+                        ["leaky + R_sup - stateless", "-0.250 +- 0.000", "no"]]
 
 
 def test_tandems_comparison_grades_its_grpo_runs_again_and_writes_its_table(tmp_path, monkeypatch):
