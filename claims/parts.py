@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 import chat
+import beliefs
 import envs
 import grpo
 import model
@@ -43,7 +44,7 @@ PARTS = {
     "bookkeeping of a step": [(sampler.Sampler, "emit")],
     "other work of a step": [(sampler.Sampler, "run_step")],
     "feeding prompts": [(sampler.Sampler, "feed"), (sampler.Sampler, "select")],
-    "between steps": [(sampler.Sampler, "sample"), (worldmodel, "generate")],
+    "between steps": [(sampler.Sampler, "sample"), (beliefs, "generate")],
     "text to tokens": [(tokenizer.Tokenizer, "encode_turn"), (chat.ChatTokenizer, "encode_turn")],
     "tokens to text": [(tokenizer.Tokenizer, "decode"), (chat.ChatTokenizer, "decode")],
     "games": [(envs.Batch, "timed")],

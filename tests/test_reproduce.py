@@ -763,7 +763,7 @@ def test_the_figure_of_memory_shows_the_windows_that_were_run(tmp_path, monkeypa
     assert [text.get_text() for text in right.texts] == ["window 1", "window 4"]
 
 
-@pytest.mark.parametrize("more", [["--compare", "window1"],
+@pytest.mark.parametrize("more", [["--compare", "window1"], ["--compare", "short"],
                                   ["--env", "textworld"], ["--env", "scienceworld"]])
 def test_tables_without_a_figure_are_redrawn_too(more, monkeypatch, capsys):
     monkeypatch.chdir(REPO)
