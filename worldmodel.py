@@ -33,7 +33,7 @@ import grpo
 import imagine
 import run
 import sft
-from beliefs import WorldModel, parse_state  # noqa: F401  the equations stand here, whole
+from beliefs import WorldModel, parse_state  # noqa: F401  the paper's functions in one place
 from envs import record
 from envs.record import coverage, fact_f1
 from rollout import training_rows

@@ -24,8 +24,8 @@ SECONDS = 1600  # a run and its games, the mean of the arms: one thread of a sha
 def played(out):
     """What a run's planner found in GAMES games; None when it has not played so many."""
     path = os.path.join(out, "plan.json")
-    found = read(path) if os.path.exists(path) else {"random": {"games": 0}}
-    return found if found["random"]["games"] == GAMES else None
+    found = read(path) if os.path.exists(path) else {"random": {}}
+    return found if found["random"].get("games") == GAMES else None
 
 
 def play(out):
