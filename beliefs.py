@@ -201,7 +201,8 @@ def open_model(cfg, worlds, device):
                    max_state, first.max_observation, sampler)
     if cfg.lessons == "own":
         w.taught = OWN_ROLES[cfg.formulation]
-    return w, cfg.senior or warm_start(w, worlds, cfg)
+    steps = cfg.warm_steps or first.warm_steps
+    return w, cfg.senior or warm_start(w, worlds, cfg, "world", steps)
 
 
 def senior_model(cfg, device):
@@ -252,16 +253,16 @@ def supervised(pairs, device, prompts=False):
                        for prompt, answer in pairs], device)
 
 
-def warm_start(w, worlds, cfg):
-    """Teach w the format, or take the weights that the same recipe made before -> their file"""
-    steps = cfg.warm_steps or next(iter(worlds.values())).warm_steps
-    recipe = {"name": f"world-{cfg.env}-{cfg.seed}", "steps": steps, "lr": cfg.sft_lr,
+def warm_start(w, worlds, cfg, name, steps, lessons=record.lessons):
+    """Teach w the format, or take the weights that the same recipe made before -> their file,
+    which bears the name"""
+    recipe = {"name": f"{name}-{cfg.env}-{cfg.seed}", "steps": steps, "lr": cfg.sft_lr,
               "rows": cfg.sft_rows, "model": dataclasses.asdict(w.model.cfg),
               "tokenizer": w.tok.state(), "window": cfg.window, "max_state": w.max_state,
               "data": [world.fingerprint() for world in worlds.values()],
               # what it learns from, as ids: other prompts or states make another warm start
-              "lessons": record.lessons(w, worlds, 0, 32, cfg.seed)}
-    path = cached(recipe, lambda: train_warm(w, worlds, cfg, steps), cfg.cache)
+              "lessons": lessons(w, worlds, 0, 32, cfg.seed)}
+    path = cached(recipe, lambda: train_warm(w, worlds, cfg, steps, lessons), cfg.cache)
     try:
         w.model.load_state_dict(load_model(path)[0].state_dict())
     except run.Stop as stop:

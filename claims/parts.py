@@ -20,8 +20,8 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 
-import chat
 import beliefs
+import chat
 import envs
 import grpo
 import model

@@ -27,8 +27,6 @@ import train
 import worldmodel
 from envs import record
 from envs.record import fact_f1
-from lib.cache import cached
-from lib.start import load_model
 from model import GPT
 from sampler import Sampler
 
@@ -66,14 +64,7 @@ def decoder_of(r, steps=STEPS):
     torch.manual_seed(cfg.seed)
     model = GPT(w.model.cfg).to(r.device)
     decoder = dataclasses.replace(w, model=model, sampler=Sampler(model, 256), temperature=0.0)
-    recipe = {"name": f"decoder-{cfg.env}-{cfg.seed}", "steps": steps, "lr": cfg.sft_lr,
-              "rows": cfg.sft_rows, "model": dataclasses.asdict(model.cfg),
-              "tokenizer": w.tok.state(),
-              "data": [world.fingerprint() for world in r.worlds.values()],
-              "lessons": lessons(w, r.worlds, 0, 32, cfg.seed)}
-    path = cached(
-        recipe, lambda: beliefs.train_warm(decoder, r.worlds, cfg, steps, lessons), cfg.cache)
-    model.load_state_dict(load_model(path)[0].state_dict())
+    beliefs.warm_start(decoder, r.worlds, cfg, "decoder", steps, lessons)
     return decoder
 
 

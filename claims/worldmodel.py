@@ -252,8 +252,7 @@ def draw(found, compare, folder):
     text = f"### {title}, mean{over(found['seeds'])}\n"
     if compare in JUDGED:
         text += f"\n{claims.verdicts(JUDGED[compare], arms)}\n"
-    text += world_tables(arms)
-    return text
+    return text + world_tables(arms)
 
 
 def file_of(compare):
